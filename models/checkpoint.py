@@ -1,0 +1,221 @@
+"""Checkpoints: a folder with ``model.safetensors`` and ``card.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.card import Card
+from models.errors import CheckpointError
+from models.frontends import build_frontend
+from models.network import Network
+from models.recognizer import Recognizer
+from models.registry import family
+
+WEIGHTS, CARD = "model.safetensors", "card.yaml"
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
+
+
+def checkpoint_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """Names and folders of all checkpoints: the shipped ones, those under ``EARWITNESS_CHECKPOINTS``, and `extra`."""
+    roots = [SHIPPED, *(Path(p) for p in os.environ.get("EARWITNESS_CHECKPOINTS", "").split(os.pathsep) if p), *extra]
+    found: dict[str, Path] = {}
+    for root in roots:
+        if root.is_dir():
+            for folder in sorted(root.iterdir()):
+                if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
+                    found[folder.name] = folder
+    return found
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """Folder of a checkpoint, by name or path.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    path = Path(name_or_path)
+    known = checkpoint_folders()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    if (path / CARD).is_file():
+        return path
+    if path.exists():
+        raise CheckpointError(
+            f"{path.name} is not a checkpoint: it has no {CARD}.",
+            "Bring in a published checkpoint with 'earwitness models import'.",
+        )
+    raise CheckpointError(
+        f"There is no model named {str(name_or_path)!r}.",
+        f"Known are: {', '.join(known) or 'none'}; a path to a checkpoint folder works too.",
+    )
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint, without its weights.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or not valid.
+    """
+    try:
+        return Card.model_validate(yaml.safe_load((folder / CARD).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CheckpointError(f"The card of {folder.name} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise CheckpointError(f"The card of {folder.name} is not valid: {error}") from error
+
+
+def build_network(card: Card) -> Network:
+    """The network a card describes, on the meta device: no memory, no random initialisation.
+
+    Raises
+    ------
+    CheckpointError
+        If the settings do not describe one.
+    """
+    cls = family(card.family)
+    try:
+        config = cls.Config.model_validate(card.config)
+    except ValidationError as error:
+        raise CheckpointError(f"The settings of {card.name} do not fit the family {card.family}: {error}") from error
+    with torch.device("meta"):
+        return cls(config)
+
+
+def fill_network(network: Network, state_dict: dict[str, Tensor], origin: str) -> None:
+    """Put weights into a network (strictly), as float32.
+
+    Raises
+    ------
+    CheckpointError
+        Naming what is missing, left over, misshapen or not a number.
+    """
+    expected = network.state_dict()
+    missing = sorted(set(expected) - set(state_dict))
+    unexpected = sorted(set(state_dict) - set(expected))
+    misshapen = [
+        f"{key} is {list(state_dict[key].shape)} instead of {list(expected[key].shape)}"
+        for key in expected
+        if key in state_dict and state_dict[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if found
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The weights in {origin} do not fit a {network.info.title}: {'; '.join(problems)}.",
+            "Check the family and its settings.",
+        )
+    filled = {}
+    for key, value in state_dict.items():
+        if value.is_floating_point():
+            value = value.to(torch.float32)
+            if not torch.isfinite(value).all():
+                raise CheckpointError(
+                    f"The weights in {origin} hold values that are not numbers (in {key}).",
+                    "The training that made them diverged, or the file is damaged; use an earlier checkpoint.",
+                )
+        filled[key] = value
+    network.load_state_dict(filled, strict=True, assign=True)
+
+
+def load_recognizer(name_or_path: str | Path, device: str | torch.device | None = None) -> Recognizer:
+    """A recognizer from a checkpoint, in evaluation mode.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a known checkpoint or path of its folder.
+    device
+        Default: the GPU if there is one.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, or does not fit its card.
+    """
+    folder = find_checkpoint(name_or_path)
+    card = read_card(folder)
+    try:
+        state_dict = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"The weights of {folder.name} cannot be read: {error}") from error
+    network = build_network(card)
+    fill_network(network, state_dict, f"{folder.name}/{WEIGHTS}")
+    frontend = build_frontend(card.frontend)
+    recognizer = Recognizer(network, frontend, card, folder)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    recognizer.to(device)
+    recognizer.requires_grad_(False)
+    return recognizer
+
+
+def hash_weights(state_dict: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, independent of the file layout."""
+    digest = hashlib.sha256()
+    for key in sorted(state_dict):
+        value = state_dict[key].detach().cpu().contiguous()
+        digest.update(f"{key}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(folder: Path, network: Network, card: Card, *, half: bool = False) -> Card:
+    """Write a checkpoint so that it is either whole or not there.
+
+    Parameters
+    ----------
+    folder
+        Replaced if it exists.
+    half
+        Store floating-point weights as float16, at half the size.
+
+    Returns
+    -------
+    Card
+        The card as written, with its content hash.
+    """
+    state_dict = {}
+    for key, value in network.state_dict().items():
+        value = value.detach().cpu()
+        # A copy: tied weights must not share storage in a safetensors file.
+        state_dict[key] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
+    card = card.model_copy(update={"content_hash": hash_weights(state_dict)})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(state_dict, staging / WEIGHTS)
+        write_card(staging, card)
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write ``card.yaml`` (to a temporary name first)."""
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    temporary = folder / f".{CARD}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder / CARD)

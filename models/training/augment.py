@@ -1,0 +1,59 @@
+"""Augmentations of training batches, on waveforms and on features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.training.config import AugmentConfig
+
+
+def _uniform(low: float, high: float, size: int, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(size, generator=generator)
+
+
+def augment_waveforms(
+    waveforms: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Shift, speed, gain, mixup and noise for a batch ``[batch, samples]`` with targets ``[batch, n_classes]``.
+
+    Mixup is on waveforms, with partners from the same batch; targets are mixed by the same weights (Tokozume et al., 2018).
+    """
+    batch, samples = waveforms.shape
+    changed = []
+    speeds = _uniform(*config.speed, batch, generator).tolist()
+    shifts = torch.randint(0, samples, (batch,), generator=generator).tolist()
+    for waveform, speed, shift in zip(waveforms, speeds, shifts, strict=True):
+        if speed != 1.0:
+            length = max(2, round(samples / speed))
+            stretched = nn.functional.interpolate(waveform[None, None], size=length, mode="linear")[0, 0]
+            # Repeating rather than padding: silence at the end would tell the classes apart.
+            waveform = stretched.repeat(-(-samples // length))[:samples]
+        changed.append(waveform.roll(shift) if config.shift else waveform)
+    mixed = torch.stack(changed) * 10 ** (_uniform(*config.gain_db, batch, generator) / 20).unsqueeze(1)
+    if config.mixup > 0:
+        partner = torch.randperm(batch, generator=generator)
+        beta = torch.distributions.Beta(config.mixup_beta, config.mixup_beta)
+        weight = torch.maximum(drawn := beta.sample((batch,)), 1 - drawn)
+        chosen = torch.rand(batch, generator=generator) < config.mixup
+        weight = torch.where(chosen, weight, torch.ones(batch)).unsqueeze(1)
+        mixed = weight * mixed + (1 - weight) * mixed[partner]
+        targets = weight * targets + (1 - weight) * targets[partner]
+    if config.noise_db is not None:
+        level = 10 ** (_uniform(*config.noise_db, batch, generator) / 20).unsqueeze(1)
+        mixed = mixed + level * torch.randn(mixed.shape, generator=generator)
+    return mixed.clamp(-1.0, 1.0), targets
+
+
+def mask_features(features: Tensor, config: AugmentConfig, silence: float, generator: torch.Generator) -> Tensor:
+    """SpecAugment: one stripe of bands and one of frames per clip of ``[batch, frames, n_mels]`` become silence."""
+    masked = features.clone()
+    for axis, largest in ((1, config.time_mask), (2, config.frequency_mask)):
+        size = features.shape[axis]
+        if largest <= 0:
+            continue
+        for index in range(features.shape[0]):
+            width = int(torch.rand(1, generator=generator) * (min(largest, size) + 1))
+            start = int(torch.rand(1, generator=generator) * (size - width + 1))
+            masked[index].narrow(axis - 1, start, width).fill_(silence)
+    return masked
