@@ -1,0 +1,1 @@
+"""Explanations: attributions, the sound they keep, playback, event graphs and how far they can be trusted."""

@@ -1,0 +1,323 @@
+"""``analyze(clip, recognizer, settings) -> Analysis``: the one thing that page, command line and report show."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import platform
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.clip import Clip
+from models.errors import EarwitnessError, SettingsError
+from models.prediction import Prediction, predict
+from models.recognizer import Recognizer
+from saliency.attribution import Attribution, attribute
+from saliency.reconstruction import KeepSettings, SalientAudio, keep, salient_audio
+from workbench import __version__
+
+Progress = Callable[[str, float], None]
+
+# Longer clips are explained around the moment the class is most likely, unless a part is asked for.
+EXPLAINED_SECONDS = 60.0
+_LIBRARIES = ("torch", "captum", "numpy", "scipy", "soxr")
+
+
+class AnalysisSettings(BaseModel):
+    """Everything that decides what an analysis of a clip gives.
+
+    Attributes
+    ----------
+    target
+        Class to explain; None: the most likely one.
+    method, parameters
+        Attribution method and what differs from its defaults.
+    keep
+        How much of the clip the explanation keeps.
+    explain
+        Start and end in seconds of the part to explain; None: all, or the most telling minute of a longer clip.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str | None = None
+    method: str = "integrated_gradients"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    keep: KeepSettings = Field(default_factory=KeepSettings)
+    explain: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What an analysis remembers of its clip."""
+
+    name: str
+    content_hash: str
+    duration: float
+    sample_rate: int
+    n_channels: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an analysis remembers of its model."""
+
+    name: str
+    title: str
+    family: str
+    content_hash: str
+    task: str
+    sample_rate: int
+    frame_seconds: float
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The model's own score for the class when it hears only a part of the clip.
+
+    Attributes
+    ----------
+    whole, kept, removed
+        Score of the clip, of what is kept, of what is left.
+    control
+        Mean score of what is left when an equally large part *elsewhere in time* is removed instead.
+    """
+
+    whole: float
+    kept: float
+    removed: float
+    control: float
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What a model made of a clip, and why; plain data.
+
+    `attribution` and what follows are None until that step is done.
+    """
+
+    clip: ClipInfo
+    model: ModelInfo
+    settings: AnalysisSettings
+    target: str
+    prediction: Prediction
+    attribution: Attribution | None = None
+    mask: np.ndarray | None = None
+    energy_share: float | None = None
+    checks: Checks | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_zip(self) -> bytes:
+        """The whole analysis as one file; `Analysis.load` reads it."""
+        meta, arrays = self._split()
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("analysis.json", meta)
+            for name, array in arrays.items():
+                part = io.BytesIO()
+                np.save(part, array, allow_pickle=False)
+                archive.writestr(f"{name}.npy", part.getvalue())
+        return buffer.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write `to_zip` to a file."""
+        path.write_bytes(self.to_zip())
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the arrays, for people and scripts."""
+        return json.loads(self._split()[0])
+
+    def _split(self) -> tuple[str, dict[str, np.ndarray]]:
+        arrays = {
+            "scores": self.prediction.scores, "logits": self.prediction.logits,
+            "windows": self.prediction.windows, "window_scores": self.prediction.window_scores,
+        }  # fmt: skip
+        meta: dict[str, Any] = {
+            "format": "earwitness-analysis", "format_version": 1,
+            "clip": dataclasses.asdict(self.clip), "model": dataclasses.asdict(self.model),
+            "settings": self.settings.model_dump(mode="json"), "target": self.target,
+            "labels": list(self.prediction.labels),
+            "ranking": [{"label": label, "score": score} for label, score in self.prediction.ranking()],
+            "energy_share": self.energy_share,
+            "checks": dataclasses.asdict(self.checks) if self.checks else None, "versions": self.versions,
+        }  # fmt: skip
+        if self.attribution is not None:
+            meta["attribution"] = {
+                f.name: getattr(self.attribution, f.name)
+                for f in dataclasses.fields(self.attribution)
+                if not isinstance(getattr(self.attribution, f.name), np.ndarray)
+            }
+            arrays |= {
+                "attribution": self.attribution.values, "times": self.attribution.times,
+                "frequencies": self.attribution.frequencies,
+            }  # fmt: skip
+        if self.mask is not None:
+            arrays["mask"] = self.mask
+        return json.dumps(meta, indent=1, ensure_ascii=False), arrays
+
+    @classmethod
+    def load(cls, source: Path | bytes) -> Analysis:
+        """Read what `to_zip` or `save` wrote.
+
+        Raises
+        ------
+        EarwitnessError
+            If it is not an analysis, or damaged.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 2**30:
+                    raise EarwitnessError("This analysis unpacks to more than 1 GiB.", "It was not made by Earwitness.")
+                meta = json.loads(archive.read("analysis.json"))
+                arrays = {
+                    name[:-4]: np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+                    for name in archive.namelist()
+                    if name.endswith(".npy")
+                }
+            prediction = Prediction(
+                tuple(meta["labels"]), arrays["scores"], arrays["logits"], arrays["windows"], arrays["window_scores"]
+            )
+            attribution = None
+            if "attribution" in meta:
+                stored = dict(meta["attribution"])
+                stored["explained"] = tuple(stored["explained"])
+                attribution = Attribution(
+                    values=arrays["attribution"], times=arrays["times"], frequencies=arrays["frequencies"], **stored
+                )
+            return cls(
+                ClipInfo(**{**meta["clip"], "notes": tuple(meta["clip"]["notes"])}), ModelInfo(**meta["model"]),
+                AnalysisSettings.model_validate(meta["settings"]), meta["target"], prediction, attribution,
+                arrays.get("mask"), meta["energy_share"], Checks(**meta["checks"]) if meta["checks"] else None,
+                meta["versions"],
+            )  # fmt: skip
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
+            if isinstance(error, EarwitnessError):
+                raise
+            raise EarwitnessError(
+                "This file is not an analysis, or it is damaged.", "Choose a file that was downloaded as 'Analysis'."
+            ) from error
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of the program, Python and the libraries that decide the numbers."""
+    found = {"earwitness": __version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        found[library] = importlib.metadata.version(library)
+    return found
+
+
+def most_telling_part(prediction: Prediction, target: str, duration: float) -> tuple[float, float] | None:
+    """The minute around the window with the highest score of the class; None if the clip is no longer than that."""
+    if duration <= EXPLAINED_SECONDS:
+        return None
+    column = prediction.window_scores[:, prediction.labels.index(target)]
+    start, end = prediction.windows[int(column.argmax())]
+    middle = float(np.clip((start + end) / 2, EXPLAINED_SECONDS / 2, duration - EXPLAINED_SECONDS / 2))
+    return middle - EXPLAINED_SECONDS / 2, middle + EXPLAINED_SECONDS / 2
+
+
+def analyze(
+    clip: Clip,
+    recognizer: Recognizer,
+    settings: AnalysisSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    partial: Callable[[Analysis], None] | None = None,
+    known: Attribution | None = None,
+) -> Analysis:
+    """Predict, explain, split the sound and check.
+
+    Parameters
+    ----------
+    progress
+        Called with what is being done and the share of it, 0 to 1. May raise, to cancel.
+    partial
+        Called with the analysis as far as it is, after every step.
+    known
+        An attribution of this clip, model, class and method that need not be made again (when only what to keep changed).
+
+    Raises
+    ------
+    EarwitnessError
+        If the class or the method does not exist for this model.
+    """
+    settings = settings or AnalysisSettings()
+
+    def tell(stage: str, share: float) -> None:
+        if progress is not None:
+            progress(stage, share)
+
+    tell("Listening", 0.0)
+    waveform = clip.at(recognizer.sample_rate)
+    prediction = predict(recognizer, waveform, progress=lambda done, total: tell("Listening", done / total))
+    target = settings.target if settings.target is not None else prediction.ranking()[0][0]
+    recognizer.target_index(target)
+    frontend, card = recognizer.frontend, recognizer.card
+    analysis = Analysis(
+        ClipInfo(clip.name, clip.content_hash, clip.duration, clip.sample_rate, clip.n_channels, clip.notes),
+        ModelInfo(
+            card.name, card.title or card.name, card.family, card.content_hash, card.task, recognizer.sample_rate,
+            frontend.hop_length / frontend.sample_rate,
+        ),
+        settings, target, prediction, versions=describe_versions(),
+    )  # fmt: skip
+    if partial is not None:
+        partial(analysis)
+
+    explain = settings.explain or most_telling_part(prediction, target, clip.duration)
+    attribution = known or attribute(
+        recognizer, waveform, target, settings.method, settings.parameters, explain=explain,
+        progress=lambda share: tell("Explaining", share),
+    )  # fmt: skip
+    tell("Splitting the sound", 0.0)
+    mask, sound = keep(clip, attribution, frontend, settings.keep)
+    analysis = dataclasses.replace(analysis, attribution=attribution, mask=mask, energy_share=sound.energy_share)
+    if partial is not None:
+        partial(analysis)
+    tell("Checking", 0.0)
+    return dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell))
+
+
+def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: SalientAudio, tell: Progress) -> Checks:
+    """Let the model hear the kept part, the rest, and the clip without an equally large part elsewhere."""
+    index = recognizer.target_index(analysis.target)
+    assert analysis.mask is not None and analysis.attribution is not None
+
+    def heard(waveform: np.ndarray) -> float:
+        part = Clip.from_array(waveform, clip.sample_rate).at(recognizer.sample_rate)
+        return float(predict(recognizer, part).scores[index])
+
+    controls = []
+    for number, share in enumerate((0.25, 0.5, 0.75)):
+        tell("Checking", (number + 1) / 5)
+        moved = np.roll(analysis.mask, round(share * len(analysis.mask)), axis=0)
+        controls.append(heard(salient_audio(clip, moved, analysis.attribution.times, recognizer.frontend).removed))
+    return Checks(
+        float(analysis.prediction.scores[index]), heard(sound.kept), heard(sound.removed), float(np.mean(controls))
+    )
+
+
+def sound_of(clip: Clip, recognizer: Recognizer, analysis: Analysis) -> SalientAudio:
+    """The kept and the removed sound of an analysis.
+
+    Raises
+    ------
+    SettingsError
+        If the clip or the model is not the one of the analysis, or it has no explanation yet.
+    """
+    if analysis.mask is None or analysis.attribution is None:
+        raise SettingsError("This analysis holds a prediction only.", "Explain it first.")
+    if clip.content_hash != analysis.clip.content_hash:
+        raise SettingsError("This clip is not the one that was analysed.", "Open the clip of the analysis.")
+    return salient_audio(
+        clip, analysis.mask, analysis.attribution.times, recognizer.frontend, analysis.settings.keep.floor_db
+    )
