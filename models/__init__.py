@@ -2,3 +2,7 @@
 
 Nothing heavy is imported here, so that `import models` costs nothing before a model is needed.
 """
+
+from models import torchaudio_support
+
+torchaudio_support.install()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,67 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.card import Card
+from models.catalog import CARD, WEIGHTS, find_checkpoint, read_card
 from models.errors import CheckpointError
 from models.frontends import build_frontend
 from models.network import Network
 from models.recognizer import Recognizer
 from models.registry import family
-
-WEIGHTS, CARD = "model.safetensors", "card.yaml"
-SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
-
-
-def checkpoint_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
-    """Names and folders of all checkpoints: the shipped ones, those under ``EARWITNESS_CHECKPOINTS``, and `extra`."""
-    roots = [SHIPPED, *(Path(p) for p in os.environ.get("EARWITNESS_CHECKPOINTS", "").split(os.pathsep) if p), *extra]
-    found: dict[str, Path] = {}
-    for root in roots:
-        if root.is_dir():
-            for folder in sorted(root.iterdir()):
-                if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
-                    found[folder.name] = folder
-    return found
-
-
-def find_checkpoint(name_or_path: str | Path) -> Path:
-    """Folder of a checkpoint, by name or path.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none.
-    """
-    path = Path(name_or_path)
-    known = checkpoint_folders()
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
-    if (path / CARD).is_file():
-        return path
-    if path.exists():
-        raise CheckpointError(
-            f"{path.name} is not a checkpoint: it has no {CARD}.",
-            "Bring in a published checkpoint with 'earwitness models import'.",
-        )
-    raise CheckpointError(
-        f"There is no model named {str(name_or_path)!r}.",
-        f"Known are: {', '.join(known) or 'none'}; a path to a checkpoint folder works too.",
-    )
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a checkpoint, without its weights.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing or not valid.
-    """
-    try:
-        return Card.model_validate(yaml.safe_load((folder / CARD).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise CheckpointError(f"The card of {folder.name} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise CheckpointError(f"The card of {folder.name} is not valid: {error}") from error
 
 
 def build_network(card: Card) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 
@@ -65,6 +66,15 @@ class Recognizer(nn.Module):
     def window_samples(self) -> int | None:
         """Samples it reads at once; None: a clip of any length."""
         return self.frontend.window_samples
+
+    def replica(self) -> Recognizer:
+        """A recognizer with modules of its own that shares this one's weights: safe to explain in another thread."""
+        shared = [*self.parameters(), *self.buffers()]
+        memo: dict[int, object] = {id(tensor): tensor for tensor in shared}
+        memo[id(self.lock)] = threading.RLock()
+        # A card is replaced as a whole, never changed in place.
+        memo[id(self.card)] = self.card
+        return copy.deepcopy(self, memo)
 
     def supports(self, view: str) -> bool:
         """Whether its family offers a view (see `models.registry.VIEWS`)."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from models.clip import Clip
 from models.frontends import FrontEnd
@@ -33,6 +33,8 @@ class KeepSettings(BaseModel):
         `fraction` of the relevance; ``soft``: every cell, faded by its relevance to the power `gamma`.
     smooth_seconds, smooth_bands
         Standard deviations of the Gaussian that smooths the attribution (isolated cells sound like chirping).
+    smallest
+        Connected groups of cells with less than this share of what is kept are dropped (they would chirp).
     floor_db
         Level at which what is removed stays audible; -80 or lower is silence.
     """
@@ -41,10 +43,11 @@ class KeepSettings(BaseModel):
 
     sign: Literal["supports", "opposes", "both"] = "supports"
     rule: Literal["area", "relevance", "soft"] = "area"
-    fraction: float = Field(0.15, gt=0.0, le=1.0)
+    fraction: float = Field(0.08, gt=0.0, le=1.0)
     gamma: float = Field(0.5, gt=0.0, le=4.0)
     smooth_seconds: float = Field(0.03, ge=0.0, le=1.0)
     smooth_bands: float = Field(1.0, ge=0.0, le=20.0)
+    smallest: float = Field(0.02, ge=0.0, le=0.5)
     floor_db: float = Field(-80.0, le=0.0)
 
 
@@ -83,13 +86,8 @@ def attribution_to_mask(
     An attribution without any relevance of the wanted sign keeps nothing.
     """
     settings = settings or KeepSettings()
-    positive = {
-        "supports": np.maximum(values, 0.0),
-        "opposes": np.maximum(-values, 0.0),
-        "both": np.abs(values),
-    }[settings.sign].astype(np.float64)
-    sigma = (settings.smooth_seconds / seconds_per_frame, settings.smooth_bands)
-    smooth = gaussian_filter(positive, sigma, mode="nearest") if max(sigma) > 0 else positive
+    calm = smoothed(values, seconds_per_frame, settings)
+    smooth = {"supports": np.maximum(calm, 0.0), "opposes": np.maximum(-calm, 0.0), "both": np.abs(calm)}[settings.sign]
     if not smooth.max(initial=0.0) > 0.0:
         return np.zeros(values.shape, dtype=np.float32)
     if settings.rule == "soft":
@@ -106,11 +104,30 @@ def attribution_to_mask(
         # Cells without any relevance are never kept, however large the area that was asked for.
         kept = order[:count]
         chosen[kept[smooth.ravel()[kept] > 0.0]] = True
-        mask = chosen.reshape(smooth.shape)
-        if settings.rule == "relevance":
-            mask = binary_dilation(mask)
-        mask = mask.astype(np.float64)
+        mask = without_islands(chosen.reshape(smooth.shape), settings.smallest).astype(np.float64)
     return mask.astype(np.float32)
+
+
+def smoothed(values: np.ndarray, seconds_per_frame: float, settings: KeepSettings) -> np.ndarray:
+    """An attribution ``[frames, n_mels]`` as listeners get it: float64, smoothed over time and bands.
+
+    Signs are kept while smoothing, so that neighbouring support and opposition cancel: rectifying first would turn the
+    jitter that gradients have everywhere into a floor of relevance.
+    """
+    sigma = (settings.smooth_seconds / seconds_per_frame, settings.smooth_bands)
+    doubles = values.astype(np.float64)
+    return gaussian_filter(doubles, sigma, mode="nearest") if max(sigma) > 0 else doubles
+
+
+def without_islands(mask: np.ndarray, smallest: float) -> np.ndarray:
+    """Drop connected groups that hold less than a share of the mask's cells; the largest group always stays."""
+    groups, n_groups = label(mask)
+    if n_groups <= 1 or smallest <= 0:
+        return mask
+    sizes = np.bincount(groups.ravel())
+    sizes[0] = 0
+    stays = sizes >= min(smallest * mask.sum(), sizes.max())
+    return stays[groups]
 
 
 def mel_mask_to_bins(mask: np.ndarray, filterbank: np.ndarray) -> np.ndarray:
@@ -214,7 +231,9 @@ def interpolate_rows(values: np.ndarray, times: np.ndarray, wanted: np.ndarray) 
     return values[low] * (1 - share) + values[high] * share
 
 
-def salient_audio(clip: Clip, mask: np.ndarray, times: np.ndarray, frontend: FrontEnd, floor_db: float = -80.0) -> SalientAudio:
+def salient_audio(
+    clip: Clip, mask: np.ndarray, times: np.ndarray, frontend: FrontEnd, floor_db: float = -80.0
+) -> SalientAudio:
     """Split a clip into what a mel mask keeps and the rest.
 
     Parameters
@@ -240,7 +259,9 @@ def salient_audio(clip: Clip, mask: np.ndarray, times: np.ndarray, frontend: Fro
     return SalientAudio(kept, removed, share)
 
 
-def keep(clip: Clip, attribution: Attribution, frontend: FrontEnd, settings: KeepSettings) -> tuple[np.ndarray, SalientAudio]:
+def keep(
+    clip: Clip, attribution: Attribution, frontend: FrontEnd, settings: KeepSettings
+) -> tuple[np.ndarray, SalientAudio]:
     """The mask of an attribution and the sound it keeps."""
     step = frontend.hop_length / frontend.sample_rate
     mask = attribution_to_mask(attribution.values, step, settings)

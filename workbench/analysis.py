@@ -225,14 +225,17 @@ def most_telling_part(prediction: Prediction, target: str, duration: float) -> t
     return middle - EXPLAINED_SECONDS / 2, middle + EXPLAINED_SECONDS / 2
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The steps of an analysis; the engine puts remembering ones in their place."""
+
+    predict: Callable[..., Prediction] = predict
+    attribute: Callable[..., Attribution] = attribute
+    keep: Callable[..., tuple[np.ndarray, SalientAudio]] = keep
+
+
 def analyze(
-    clip: Clip,
-    recognizer: Recognizer,
-    settings: AnalysisSettings | None = None,
-    *,
-    progress: Progress | None = None,
-    partial: Callable[[Analysis], None] | None = None,
-    known: Attribution | None = None,
+    clip: Clip, recognizer: Recognizer, settings: AnalysisSettings | None = None, *, progress: Progress | None = None
 ) -> Analysis:
     """Predict, explain, split the sound and check.
 
@@ -240,17 +243,26 @@ def analyze(
     ----------
     progress
         Called with what is being done and the share of it, 0 to 1. May raise, to cancel.
-    partial
-        Called with the analysis as far as it is, after every step.
-    known
-        An attribution of this clip, model, class and method that need not be made again (when only what to keep changed).
 
     Raises
     ------
     EarwitnessError
         If the class or the method does not exist for this model.
     """
-    settings = settings or AnalysisSettings()
+    return analyze_with_sound(clip, recognizer, settings, progress=progress)[0]
+
+
+def analyze_with_sound(
+    clip: Clip,
+    recognizer: Recognizer,
+    settings: AnalysisSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    partial: Callable[[Analysis, SalientAudio | None], None] | None = None,
+    steps: Steps | None = None,
+) -> tuple[Analysis, SalientAudio]:
+    """`analyze`, which also returns the split sound, and hands on what there is after every step to `partial`."""
+    settings, steps = settings or AnalysisSettings(), steps or Steps()
 
     def tell(stage: str, share: float) -> None:
         if progress is not None:
@@ -258,7 +270,7 @@ def analyze(
 
     tell("Listening", 0.0)
     waveform = clip.at(recognizer.sample_rate)
-    prediction = predict(recognizer, waveform, progress=lambda done, total: tell("Listening", done / total))
+    prediction = steps.predict(recognizer, waveform, progress=lambda done, total: tell("Listening", done / total))
     target = settings.target if settings.target is not None else prediction.ranking()[0][0]
     recognizer.target_index(target)
     frontend, card = recognizer.frontend, recognizer.card
@@ -271,20 +283,20 @@ def analyze(
         settings, target, prediction, versions=describe_versions(),
     )  # fmt: skip
     if partial is not None:
-        partial(analysis)
+        partial(analysis, None)
 
     explain = settings.explain or most_telling_part(prediction, target, clip.duration)
-    attribution = known or attribute(
+    attribution = steps.attribute(
         recognizer, waveform, target, settings.method, settings.parameters, explain=explain,
         progress=lambda share: tell("Explaining", share),
     )  # fmt: skip
     tell("Splitting the sound", 0.0)
-    mask, sound = keep(clip, attribution, frontend, settings.keep)
+    mask, sound = steps.keep(clip, attribution, frontend, settings.keep)
     analysis = dataclasses.replace(analysis, attribution=attribution, mask=mask, energy_share=sound.energy_share)
     if partial is not None:
-        partial(analysis)
+        partial(analysis, sound)
     tell("Checking", 0.0)
-    return dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell))
+    return dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell)), sound
 
 
 def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: SalientAudio, tell: Progress) -> Checks:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from models.errors import EarwitnessError
+
+if TYPE_CHECKING:
+    from models.clip import Clip
 
 app = typer.Typer(
     help="See, hear and test why a model recognised a sound.", no_args_is_help=True, add_completion=False,
@@ -50,6 +53,16 @@ def progress_line() -> Iterator[Callable[[str, float], None]]:
         sys.stderr.write("\r\033[K")
 
 
+def open_named(path: Path) -> Clip:
+    """A clip from a path; errors name the file."""
+    from models.clip import open_clip
+
+    try:
+        return open_clip(path)
+    except EarwitnessError as error:
+        raise type(error)(f"{path.name}: {error.message}", error.advice) from error
+
+
 @app.command()
 def predict(
     clips: Annotated[list[Path], typer.Argument(help="Sound or video files.")],
@@ -59,7 +72,6 @@ def predict(
 ) -> None:
     """Say what is heard in clips."""
     from models.checkpoint import load_recognizer
-    from models.clip import open_clip
     from models.prediction import predict as predict_clip
     from workbench.verdict import percent
 
@@ -68,7 +80,7 @@ def predict(
     failed = 0
     for path in clips:
         try:
-            clip = open_clip(path)
+            clip = open_named(path)
             with progress_line() as show:
                 prediction = predict_clip(
                     recognizer, clip.at(recognizer.sample_rate),
@@ -76,7 +88,7 @@ def predict(
                 )  # fmt: skip
         except EarwitnessError as error:
             failed += 1
-            typer.echo(f"Error: {path.name}: {error}", err=True)
+            typer.echo(f"Error: {error}", err=True)
             continue
         ranking = [{"label": label, "score": score} for label, score in prediction.ranking()]
         results.append({"name": path.name, "model": recognizer.name, "scores": ranking})
@@ -96,17 +108,19 @@ def explain(
     model: ModelOption = "resnet-esc10",
     method: Annotated[str, typer.Option("--method", help="Attribution method.")] = "integrated_gradients",
     target: Annotated[str | None, typer.Option("--target", help="Class to explain; default: the most likely.")] = None,
-    fraction: Annotated[float, typer.Option(help="Share of the time-frequency cells to keep.", min=0.001, max=1.0)] = 0.15,
+    fraction: Annotated[
+        float, typer.Option(help="Share of the time-frequency cells to keep.", min=0.001, max=1.0)
+    ] = 0.08,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, KEY=VALUE.")] = None,
 ) -> None:
     """Say why: writes the analysis, kept.wav, removed.wav, a picture and a report that plays offline."""
     import yaml
 
     from models.checkpoint import load_recognizer
-    from models.clip import encode_wav, open_clip
+    from models.clip import encode_wav
     from models.errors import SettingsError
     from saliency.reconstruction import KeepSettings
-    from workbench.analysis import AnalysisSettings, analyze, sound_of
+    from workbench.analysis import AnalysisSettings, analyze_with_sound
     from workbench.picture import picture_png
     from workbench.report import report_html
     from workbench.verdict import percent, verdict
@@ -120,14 +134,15 @@ def explain(
     settings = AnalysisSettings(
         target=target, method=method, parameters=parameters, keep=KeepSettings(fraction=fraction)
     )
-    clip = open_clip(clip_path)
+    clip = open_named(clip_path)
     recognizer = load_recognizer(model)
     with progress_line() as show:
-        analysis = analyze(clip, recognizer, settings, progress=show)
-    sound = sound_of(clip, recognizer, analysis)
+        analysis, sound = analyze_with_sound(clip, recognizer, settings, progress=show)
     output.mkdir(parents=True, exist_ok=True)
     analysis.save(output / "analysis.earwitness")
-    (output / "analysis.json").write_text(json.dumps(analysis.summary(), indent=1, ensure_ascii=False), encoding="utf-8")
+    (output / "analysis.json").write_text(
+        json.dumps(analysis.summary(), indent=1, ensure_ascii=False), encoding="utf-8"
+    )
     # Float samples: kept + removed is the clip, exactly; 16 bits would round each.
     (output / "kept.wav").write_bytes(encode_wav(sound.kept, clip.sample_rate, "FLOAT"))
     (output / "removed.wav").write_bytes(encode_wav(sound.removed, clip.sample_rate, "FLOAT"))
@@ -142,7 +157,7 @@ def explain(
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output.")] = False) -> None:
     """List the models that are there."""
-    from models.checkpoint import checkpoint_folders, read_card
+    from models.catalog import checkpoint_folders, read_card
 
     cards = []
     for folder in checkpoint_folders().values():

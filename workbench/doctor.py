@@ -39,7 +39,13 @@ def examine() -> Iterator[Finding]:
             yield Finding(library, True, importlib.metadata.version(library))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(library, False, "is not installed", "Run 'pip install -e .' in the project's folder.")
-    for name, look in (("Device", _device), ("Codecs", _codecs), ("Memory", _memory), ("Disk", _disk), ("Models", _models)):
+    for name, look in (
+        ("Device", _device),
+        ("Codecs", _codecs),
+        ("Memory", _memory),
+        ("Disk", _disk),
+        ("Models", _models),
+    ):
         yield _guarded(name, look)
 
 
@@ -55,8 +61,12 @@ def _device() -> Finding:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return Finding("Device", True, f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    return Finding("Device", True, f"CPU with {torch.get_num_threads()} threads (no GPU found; everything works, slower)")
+        return Finding(
+            "Device", True, f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    return Finding(
+        "Device", True, f"CPU with {torch.get_num_threads()} threads (no GPU found; everything works, slower)"
+    )
 
 
 def _codecs() -> Finding:
@@ -111,7 +121,8 @@ def _disk() -> Finding:
 
 
 def _models() -> Finding:
-    from models.checkpoint import checkpoint_folders, load_recognizer
+    from models.catalog import checkpoint_folders
+    from models.checkpoint import load_recognizer
 
     names = list(checkpoint_folders())
     for name in names:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from models.clip import Clip, encode_wav
-from saliency.reconstruction import SalientAudio
+from saliency.reconstruction import SalientAudio, smoothed
 from workbench.analysis import Analysis
 from workbench.player.data import (
     Curve,
@@ -100,7 +100,7 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int, scale: Scale, f_max: 
 
 
 def level_range(image: np.ndarray) -> tuple[float, float]:
-    """dB range to show: up to the loudest cell, down to just above the noise floor but at least 50 and at most 90 dB."""
+    """DB range to show: up to the loudest cell, down to just above the noise floor but at least 50 and at most 90 dB."""
     top = float(np.quantile(image, 0.9995))
     bottom = float(np.quantile(image, 0.10))
     return float(np.clip(bottom, top - 90.0, top - 50.0)), top
@@ -114,7 +114,13 @@ def grey_png(image: np.ndarray) -> bytes:
 
 
 def on_display(
-    values: np.ndarray, times: np.ndarray, frequencies: np.ndarray, duration: float, scale: Scale, f_max: float, heard: float
+    values: np.ndarray,
+    times: np.ndarray,
+    frequencies: np.ndarray,
+    duration: float,
+    scale: Scale,
+    f_max: float,
+    heard: float,
 ) -> np.ndarray:
     """Cells ``[frames, n_mels]`` interpolated to a picture ``[ROWS, columns]``, highest frequency first.
 
@@ -218,15 +224,15 @@ def player_data(
         def picture(values: np.ndarray) -> np.ndarray:
             return on_display(values, attribution.times, attribution.frequencies, duration, scale, f_max, heard)
 
-        relevance = picture(attribution.values)
+        relevance = picture(smoothed(attribution.values, analysis.model.frame_seconds, analysis.settings.keep))
         overlay = Overlay(
             supports_url=publish(grey_png(strength(relevance)), "image/png"),
             opposes_url=publish(grey_png(strength(-relevance)), "image/png"),
             kept_outline=publish(grey_png((255 * picture(analysis.mask)).astype(np.uint8)), "image/png"),
         )
         segments = [
-            Segment(start=s, end=min(e, duration), label=f"{s:.2f}-{e:.2f} s", kind="kept")
-            for s, e in kept_spans(analysis)
+            Segment(start=s, end=min(e, duration), label=str(number), kind="kept")
+            for number, (s, e) in enumerate(kept_spans(analysis), start=1)
         ]
     curve = None
     if analysis is not None and len(analysis.prediction.windows) > 1:

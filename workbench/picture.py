@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from models.clip import Clip
+from saliency.reconstruction import smoothed
 from workbench.analysis import Analysis
 from workbench.figures import frequency_axis, level_range, on_display, spectrogram_db, strength
+from workbench.labels import spoken
 from workbench.verdict import percent, verdict
 
 SUPPORTS, OPPOSES = (217, 95, 2), (43, 111, 181)
@@ -38,7 +40,7 @@ def picture_png(clip: Clip, analysis: Analysis) -> bytes:
             )  # fmt: skip
             return shown
 
-        relevance = layer(analysis.attribution.values)
+        relevance = layer(smoothed(analysis.attribution.values, analysis.model.frame_seconds, analysis.settings.keep))
         for values, colour in ((strength(relevance), SUPPORTS), (strength(-relevance), OPPOSES)):
             alpha = np.asarray(Image.fromarray(values).resize(shape, Image.Resampling.BILINEAR)) / 255.0 * 0.8
             canvas = canvas * (1 - alpha[:, :, None]) + np.array(colour) * alpha[:, :, None]
@@ -46,9 +48,7 @@ def picture_png(clip: Clip, analysis: Analysis) -> bytes:
     plot = Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
     if analysis.attribution is not None and analysis.mask is not None:
         kept = np.asarray(Image.fromarray((255 * layer(analysis.mask)).astype(np.uint8)).resize(size)) > 127
-        edge = kept & ~(
-            np.roll(kept, 1, 0) & np.roll(kept, -1, 0) & np.roll(kept, 1, 1) & np.roll(kept, -1, 1)
-        )
+        edge = kept & ~(np.roll(kept, 1, 0) & np.roll(kept, -1, 0) & np.roll(kept, 1, 1) & np.roll(kept, -1, 1))
         pixels = np.array(plot)
         pixels[edge] = (110, 45, 0)
         plot = Image.fromarray(pixels)
@@ -56,7 +56,7 @@ def picture_png(clip: Clip, analysis: Analysis) -> bytes:
     sheet.paste(plot, (_LEFT, _TOP))
     draw = ImageDraw.Draw(sheet)
     score = analysis.prediction.scores[analysis.prediction.labels.index(analysis.target)]
-    draw.text((_LEFT, 10), f"{analysis.target[:60]}: {percent(score)}", fill="#1c2430", font=_font(26))
+    draw.text((_LEFT, 10), f"{spoken(analysis.target)[:60]}: {percent(score)}", fill="#1c2430", font=_font(26))
     draw.text((_LEFT, 44), verdict(analysis)[:130], fill="#5a6675", font=_font(16))
     for tick in frequency_axis(f_max, "mel").ticks:
         y = _TOP + _HEIGHT * (1 - tick.position)

@@ -10,6 +10,7 @@ from saliency.methods import METHODS
 from saliency.reconstruction import SalientAudio
 from workbench.analysis import Analysis
 from workbench.figures import data_url, player_data
+from workbench.labels import spoken
 from workbench.player import standalone_assets
 from workbench.verdict import percent, trust, verdict
 
@@ -43,11 +44,11 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     escape = html.escape
     data = player_data(clip, analysis, sound, data_url)
     script, style = standalone_assets()
-    # "</" would end the script element, whatever a label contains.
-    payload = json.dumps(data.as_json()).replace("</", "<\\/").replace("<!--", "<\\!--")
+    # "</" or "<!--" in a label would end the script element.
+    payload = json.dumps(data.as_json()).replace("<", "\\u003c")
     target_score = analysis.prediction.scores[analysis.prediction.labels.index(analysis.target)]
     bars = "".join(
-        f'<div class="row{" target" if label == analysis.target else ""}"><span>{escape(label)}</span>'
+        f'<div class="row{" target" if label == analysis.target else ""}"><span>{escape(spoken(label))}</span>'
         f'<span class="bar"><i style="width:{100 * score:.2f}%"></i></span><span>{percent(score)}</span></div>'
         for label, score in analysis.prediction.ranking()[:8]
     )
@@ -68,11 +69,11 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(analysis.target)} in {escape(analysis.clip.name)} - Earwitness</title>
+<title>{escape(spoken(analysis.target))} in {escape(analysis.clip.name)} - Earwitness</title>
 <style>{_STYLE}</style><style>{style}</style></head>
 <body><main>
 <p class="muted">Earwitness report: {escape(analysis.clip.name)}</p>
-<h1>{escape(analysis.target)}: {percent(target_score)}</h1>
+<h1>{escape(spoken(analysis.target))}: {percent(target_score)}</h1>
 <p>{escape(verdict(analysis))}</p>{notes}
 <div class="card"><div id="player" class="earwitness-player"></div></div>
 <h2>What the model says</h2><div class="card bars">{bars}</div>

@@ -33,8 +33,10 @@ def kept_spans(analysis: Analysis, most: int = 4) -> list[tuple[float, float]]:
     """
     if analysis.mask is None or analysis.attribution is None or not analysis.mask.any():
         return []
-    supports = np.maximum(analysis.attribution.values, 0.0) if analysis.settings.keep.sign != "opposes" else np.abs(
-        analysis.attribution.values
+    supports = (
+        np.maximum(analysis.attribution.values, 0.0)
+        if analysis.settings.keep.sign != "opposes"
+        else np.abs(analysis.attribution.values)
     )
     weight = (analysis.mask * supports).sum(axis=1).astype(np.float64)
     if not weight.any():
@@ -69,7 +71,8 @@ def spans_in_words(spans: list[tuple[float, float]], duration: float) -> str:
         return ""
     if sum(e - s for s, e in spans) > 0.85 * duration:
         return "all through the clip"
-    return " and ".join(f"{s:.2f}-{e:.2f} s" for s, e in spans)
+    parts = [f"{s:.2f}-{e:.2f}" for s, e in spans]
+    return (parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}") + " s"
 
 
 def verdict(analysis: Analysis) -> str:

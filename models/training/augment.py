@@ -12,6 +12,23 @@ def _uniform(low: float, high: float, size: int, generator: torch.Generator) -> 
     return low + (high - low) * torch.rand(size, generator=generator)
 
 
+def change_speed(waveform: Tensor, speed: float) -> Tensor:
+    """Play ``[samples]`` faster or slower, at the same length: the end is repeated or cut.
+
+    Resampled through the spectrum. Cheaper interpolation dulls and folds high frequencies, and a network that never hears
+    an unaltered clip while training is lost on clean ones, above all on noise-like sounds.
+    """
+    samples = waveform.shape[0]
+    length = max(2, round(samples / speed))
+    # A length with small factors keeps the transform fast; the speed changes by less than a hundredth.
+    length = max(2, round(length / 1000) * 1000) if length > 4000 else length
+    spectrum = torch.fft.rfft(waveform)
+    bins = length // 2 + 1
+    spectrum = spectrum[:bins] if bins <= spectrum.shape[0] else nn.functional.pad(spectrum, (0, bins - spectrum.shape[0]))
+    stretched = torch.fft.irfft(spectrum, n=length) * (length / samples)
+    return stretched.repeat(-(-samples // length))[:samples]
+
+
 def augment_waveforms(
     waveforms: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -22,13 +39,11 @@ def augment_waveforms(
     batch, samples = waveforms.shape
     changed = []
     speeds = _uniform(*config.speed, batch, generator).tolist()
+    altered = (torch.rand(batch, generator=generator) < 0.5).tolist()
     shifts = torch.randint(0, samples, (batch,), generator=generator).tolist()
-    for waveform, speed, shift in zip(waveforms, speeds, shifts, strict=True):
-        if speed != 1.0:
-            length = max(2, round(samples / speed))
-            stretched = nn.functional.interpolate(waveform[None, None], size=length, mode="linear")[0, 0]
-            # Repeating rather than padding: silence at the end would tell the classes apart.
-            waveform = stretched.repeat(-(-samples // length))[:samples]
+    for waveform, speed, alter, shift in zip(waveforms, speeds, altered, shifts, strict=True):
+        if alter:
+            waveform = change_speed(waveform, speed)
         changed.append(waveform.roll(shift) if config.shift else waveform)
     mixed = torch.stack(changed) * 10 ** (_uniform(*config.gain_db, batch, generator) / 20).unsqueeze(1)
     if config.mixup > 0:

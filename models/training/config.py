@@ -71,7 +71,10 @@ class AugmentConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """Optimisation: AdamW with linear warm-up and cosine decay, and an average of the weights."""
+    """Optimisation: AdamW with linear warm-up and cosine decay, and an average of the weights.
+
+    `mixed_precision` is ``no``, ``bf16`` (also on recent CPUs) or ``fp16`` (GPUs).
+    """
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -81,6 +84,7 @@ class OptimizerConfig(_Section):
     label_smoothing: float = 0.05
     gradient_clip: float = 5.0
     average_decay: float = 0.998
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
 
 
 class TeacherConfig(_Section):

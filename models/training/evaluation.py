@@ -114,7 +114,12 @@ def store_in_card(recognizer: Recognizer, result: Evaluation, command: str) -> N
     if recognizer.folder is None:
         raise SettingsError("This model has no folder to write its card to.", "Save it first.")
     measured = [
-        Metric(name="mean average precision", value=round(result.mean_average_precision, 4), data=result.data, command=command)
+        Metric(
+            name="mean average precision",
+            value=round(result.mean_average_precision, 4),
+            data=result.data,
+            command=command,
+        )
     ]
     if result.accuracy is not None:
         measured.insert(0, Metric(name="accuracy", value=round(result.accuracy, 4), data=result.data, command=command))

@@ -97,7 +97,7 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
         If the data cannot be read or the settings do not fit together.
     """
     set_seed(config.seed)
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=config.optimizer.mixed_precision)
     device = accelerator.device
     examples = read_examples(config)
     held_out = set(config.data.validation_folds) | set(config.data.test_folds)
@@ -107,12 +107,12 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
     samples = frontend.window_samples or 5 * frontend.sample_rate
     waveforms, targets = load_waveforms(part, frontend.sample_rate, samples)
     frontend = measured_frontend(config, waveforms).to(device)
-    network = network_class(
-        network_class.Config.model_validate(config.config | {"n_classes": len(examples.labels)})
-    )
+    network = network_class(network_class.Config.model_validate(config.config | {"n_classes": len(examples.labels)}))
     teacher = load_recognizer(config.teacher.checkpoint, device) if config.teacher else None
     if teacher is not None and list(teacher.labels) != list(examples.labels):
-        raise SettingsError("The teacher knows other classes than the data set.", "Choose a teacher with the same ones.")
+        raise SettingsError(
+            "The teacher knows other classes than the data set.", "Choose a teacher with the same ones."
+        )
     card = Card(
         name=config.name, title=config.title, description=config.description, family=config.family,
         config=network.config.model_dump(mode="json"), frontend=frontend.config.model_dump(mode="json"),
@@ -179,7 +179,7 @@ def run(
                 features = mask_features(features, config.augment, frontend.silence, generator)
                 soft = teacher(teacher.features(mixed)) if teacher is not None else None
             logits = model(features)
-            loss = loss_of(config, logits, target, soft)
+            loss = loss_of(config, logits.float(), target, soft)
             if not torch.isfinite(loss):
                 raise SettingsError(
                     f"The loss is not a number any more in epoch {epoch}.", "Lower optimizer.learning_rate."

@@ -34,7 +34,9 @@ class GradCam(Method):
 
     def missing(self, recognizer: Recognizer) -> str:
         """Needs a layer that can be laid out over time and frequency."""
-        return "" if recognizer.network.cam_layers() else "it has no layer that can be laid out over time and frequency."
+        return (
+            "" if recognizer.network.cam_layers() else "it has no layer that can be laid out over time and frequency."
+        )
 
     def passes(self, settings: MethodSettings) -> int:
         """Two: one for the activations, one for their gradients."""
@@ -52,7 +54,9 @@ class GradCam(Method):
         """``sum_k mean(d logit / d A_k) A_k`` (Selvaraju et al., eq. 1 and 2), interpolated to the cells."""
         layers = recognizer.network.cam_layers()
         if settings.layer >= len(layers):
-            raise SettingsError(f"Grad-CAM layer {settings.layer} does not exist.", f"There are {len(layers)}, from 0 on.")
+            raise SettingsError(
+                f"Grad-CAM layer {settings.layer} does not exist.", f"There are {len(layers)}, from 0 on."
+            )
         layer = layers[settings.layer]
         model = FromSilence(recognizer, 2, advance)
         above = model.above(features).requires_grad_(True)

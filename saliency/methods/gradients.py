@@ -35,7 +35,7 @@ class Gradient(Method):
         batch_size: int,
         advance: Callable[[float], None],
     ) -> Pass:
-        """d logit / d log-mel."""
+        """D logit / d log-mel."""
         model = FromSilence(recognizer, 1, advance)
         values = Saliency(model).attribute(model.above(features), target=target, abs=False)
         return Pass(as_array(values), model.calls)

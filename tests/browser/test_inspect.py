@@ -1,0 +1,207 @@
+"""The page "Inspect" as a person uses it, in a real Chromium with a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, Page, expect
+
+CLIPS = Path(__file__).parents[2] / "assets" / "clips"
+PLAYER = ".earwitness-player"
+PATIENCE = 90_000  # ms; a cold server on a busy machine loads its libraries first
+
+
+def ready(page: Page) -> None:
+    """Wait until the explanation and the downloads are there."""
+    expect(page.get_by_test_id("stDownloadButton")).to_have_count(6, timeout=PATIENCE)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+
+
+def verdict(page: Page) -> str:
+    return page.locator(".ew-label").first.inner_text()
+
+
+def mp4_of(source: Path, path: Path) -> Path:
+    """An mp4 with the sound of a clip and a moving picture."""
+    wave, rate = soundfile.read(source, dtype="float32")
+    with av.open(path, "w") as out:
+        video, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=rate)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        for number in range(125):
+            image = np.full((240, 320, 3), 40, dtype=np.uint8)
+            image[100:140, 2 * number : 2 * number + 30] = 220
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(video.encode(None))
+        for start in range(0, len(wave), 1024):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    return path
+
+
+def player_time(page: Page) -> float:
+    return float(page.locator("[data-current-time]").first.get_attribute("data-current-time") or 0)
+
+
+def test_a_stranger_hears_an_explanation(visitor: Page) -> None:
+    visitor.goto("/")
+    ready(visitor)
+    assert verdict(visitor).startswith("dog")
+    expect(visitor.locator(".ew-why")).to_contain_text("It went by")
+    visitor.get_by_role("button", name="Play", exact=True).first.click()
+    visitor.wait_for_timeout(600)
+    first = player_time(visitor)
+    visitor.wait_for_timeout(1000)
+    second = player_time(visitor)
+    assert 0.7 < second - first < 1.6
+    visitor.get_by_role("button", name="What it heard").click()
+    visitor.wait_for_timeout(200)
+    assert player_time(visitor) > second
+    expect(visitor.locator("[data-track]").first).to_have_attribute("data-track", "kept")
+
+
+@pytest.mark.parametrize(
+    ("kind", "example", "label"), [("wav", "rooster_farmyard", "rooster"), ("mp4", "baby_nursery", "crying baby")]
+)
+def test_an_upload_is_recognised(kind: str, example: str, label: str, visitor: Page, tmp_path: Path) -> None:
+    source = CLIPS / f"{example}.flac"
+    path, name = tmp_path / f"clip.{kind}", f"my <b>clip<i>.{kind}"
+    if kind == "wav":
+        soundfile.write(path, *soundfile.read(source))
+    else:
+        mp4_of(source, path)
+    visitor.goto("/")
+    ready(visitor)
+    upload = {"name": name, "mimeType": "audio/wav" if kind == "wav" else "video/mp4", "buffer": path.read_bytes()}
+    visitor.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(upload)
+    expect(visitor.locator(".ew-label").first).to_contain_text(label, timeout=PATIENCE)
+    expect(visitor.locator(".ew-eyebrow").first).to_have_text(name)
+    ready(visitor)
+    assert re.search(r"clip=u-[0-9a-f]{16}", visitor.url)
+    # A reload is a new session of the server, but the same visitor.
+    visitor.reload()
+    expect(visitor.locator(".ew-label").first).to_contain_text(label, timeout=PATIENCE)
+
+
+def test_method_and_class_change_without_jumps(visitor: Page) -> None:
+    visitor.goto("/?clip=dog_and_helicopter")
+    ready(visitor)
+    height = visitor.locator(PLAYER).first.bounding_box()
+    visitor.locator(".st-key-bar_1 button").click()
+    expect(visitor).to_have_url(re.compile("class="), timeout=PATIENCE)
+    ready(visitor)
+    after = visitor.locator(PLAYER).first.bounding_box()
+    assert height and after and abs(height["y"] - after["y"]) < 3 and abs(height["height"] - after["height"]) < 3
+    visitor.get_by_role("combobox", name="Method").click()
+    visitor.get_by_role("option", name="Grad-CAM").click()
+    expect(visitor).to_have_url(re.compile("method=grad_cam"), timeout=PATIENCE)
+    ready(visitor)
+    expect(visitor.locator(".ew-card").nth(1)).to_contain_text("Grad-CAM")
+
+
+def test_the_link_shows_the_same_to_another_visitor(visitor: Page, chromium: Browser, server: str) -> None:
+    visitor.goto("/?clip=rain_steady&method=gradient&class=sea_waves")
+    ready(visitor)
+    said, link = visitor.locator(".ew-verdict").inner_text(), visitor.url
+    other = chromium.new_context(base_url=server).new_page()
+    other.goto(link)
+    ready(other)
+    assert other.locator(".ew-verdict").inner_text() == said
+    other.context.close()
+
+
+def test_the_report_plays_without_a_server(visitor: Page, chromium: Browser, tmp_path: Path) -> None:
+    visitor.goto("/?clip=sneeze_room")
+    ready(visitor)
+    files = {}
+    for button in visitor.get_by_test_id("stDownloadButton").all():
+        with visitor.expect_download() as waiting:
+            button.get_by_role("button").click()
+        path = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(path)
+        files[path.suffix if path.suffix != ".wav" else path.stem.rsplit("-", 1)[-1]] = path
+    assert set(files) == {".html", "heard", "left", ".png", ".json", ".earwitness"}
+    kept, _ = soundfile.read(files["heard"], dtype="float32")
+    left, _ = soundfile.read(files["left"], dtype="float32")
+    original, _ = soundfile.read(CLIPS / "sneeze_room.flac", dtype="float32")
+    assert np.abs(kept + left - original).max() < 1e-5
+    assert json.loads(files[".json"].read_text())["target"] == "sneezing"
+    assert "analysis.json" in zipfile.ZipFile(files[".earwitness"]).namelist()
+    context = chromium.new_context(offline=True)
+    report = context.new_page()
+    failures: list[str] = []
+    report.on("pageerror", lambda error: failures.append(str(error)))
+    report.goto(files[".html"].as_uri())
+    expect(report.locator("[data-ready=true]").first).to_be_attached(timeout=PATIENCE)
+    report.get_by_role("button", name="Play", exact=True).first.click()
+    report.wait_for_timeout(900)
+    assert player_time(report) > 0.3
+    assert not failures
+    context.close()
+
+
+def test_a_bad_file_is_explained_in_its_place(visitor: Page, tmp_path: Path) -> None:
+    bad = tmp_path / "letter.wav"
+    bad.write_text("Dear model, I am not a sound.")
+    visitor.goto("/")
+    ready(visitor)
+    visitor.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(bad)
+    expect(visitor.get_by_test_id("stAlert").first).to_be_visible(timeout=PATIENCE)
+    assert verdict(visitor).startswith("dog")
+    assert "Traceback" not in visitor.content()
+
+
+def test_phone_and_dark(chromium: Browser, server: str) -> None:
+    """The first result needs no scrolling sideways and comes before the steps."""
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, base_url=server, color_scheme="dark")
+    page = context.new_page()
+    page.goto("/")
+    ready(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    result, steps = page.locator(".ew-verdict").bounding_box(), page.locator(".st-key-steps").bounding_box()
+    assert result and steps and result["y"] < steps["y"]
+    background = page.locator("[data-testid=stApp]").evaluate("e => getComputedStyle(e).backgroundColor")
+    assert sum(int(v) for v in re.findall(r"\d+", background)[:3]) < 150
+    context.close()
+
+
+def test_two_visitors_at_once_see_what_each_would_see_alone(chromium: Browser, server: str) -> None:
+    """Hook-based methods on the same model at the same time."""
+    links = [
+        f"/?clip=waves_beach&method={m}&class={c}" for m in ("grad_cam", "occlusion") for c in ("rain", "sea_waves")
+    ]
+    pages = [chromium.new_context(base_url=server).new_page() for _ in links]
+    for page, link in zip(pages, links, strict=True):
+        page.goto(link, wait_until="commit")
+    together = []
+    for page in pages:
+        ready(page)
+        together.append(page.locator(".ew-verdict").inner_text())
+        page.context.close()
+    import workbench.analysis as core
+    from models.checkpoint import load_recognizer
+    from models.clip import open_clip
+    from workbench.verdict import verdict as sentence
+
+    model, clip = load_recognizer("resnet-esc10", "cpu"), open_clip(CLIPS / "waves_beach.flac")
+    for link, seen in zip(links, together, strict=True):
+        method, target = re.findall(r"method=(\w+)&class=(\w+)", link)[0]
+        alone = core.analyze(clip, model, core.AnalysisSettings(method=method, target=target))
+        assert sentence(alone) in seen
+
+
+def test_blobs_need_their_address_and_serve_ranges(server: str, visitor: Page) -> None:
+    visitor.goto("/")
+    ready(visitor)
+    answer = visitor.request.get("/earwitness/blobs/0000000000000000000000000000000000000000")
+    assert answer.status == 404
+    headers = visitor.request.get("/").headers
+    assert "default-src 'self'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,100 @@
+"""The page "Inspect" without a browser."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).parents[2]
+CLIPS = ROOT / "assets" / "clips"
+
+
+def open_page(**address: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=60)
+    for key, value in address.items():
+        app.query_params[key] = value
+    return settle(app.run())
+
+
+def settle(app: AppTest) -> AppTest:
+    """Run again, as the browser's polling does, until the downloads are there or an error is shown."""
+    for _ in range(100):
+        if app.exception or app.error or len(app.get("download_button")) > 0:
+            break
+        time.sleep(0.2)
+        app.run()
+    return app
+
+
+def text(app: AppTest) -> str:
+    return " ".join(str(element.proto) for element in app.get("html")) + " ".join(m.value for m in app.markdown)
+
+
+def test_opens_with_an_example_explained() -> None:
+    app = open_page()
+    assert not app.exception and not app.error
+    assert "dog" in text(app) and "It went by" in text(app)
+    assert app.button(key="bar_0").label.startswith("dog")
+    assert len(app.get("download_button")) == 6
+
+
+def test_the_address_decides() -> None:
+    app = open_page(clip="rain_steady", model="resnet-esc10", method="gradient", **{"class": "sea_waves"})
+    assert not app.exception and not app.error
+    assert app.selectbox(key="target").value == "sea_waves"
+    assert app.selectbox(key="method").value == "gradient"
+    assert app.query_params["clip"] == "rain_steady"
+
+
+@pytest.mark.parametrize("key", ["clip", "model", "method", "class"])
+def test_nonsense_in_the_address_falls_back(key: str) -> None:
+    app = open_page(**{key: "<b>no</b> such thing"})
+    assert not app.exception
+
+
+def test_a_bar_asks_why_that_class() -> None:
+    app = open_page()
+    app.button(key="bar_1").click()
+    settle(app.run())
+    second = app.selectbox(key="target").value
+    assert second != "dog" and not app.exception
+
+
+def test_another_example_and_another_method() -> None:
+    app = open_page()
+    app.button(key="example_rooster_farmyard").click()
+    app.selectbox(key="method").set_value("grad_cam")
+    settle(app.run())
+    assert not app.exception and not app.error
+    assert "rooster" in app.button(key="bar_0").label
+
+
+def test_upload_becomes_the_clip() -> None:
+    app = open_page()
+    app.file_uploader[0].upload("my cry.flac", (CLIPS / "baby_nursery.flac").read_bytes(), "audio/flac")
+    settle(app.run())
+    settle(app.run())
+    assert not app.exception and not app.error
+    assert app.query_params["clip"].startswith("u-")
+    assert "baby" in app.button(key="bar_0").label
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("empty.wav", b""), ("letter.wav", b"Dear model, I am not a sound." * 20), ("cut.mp3", b"\xff\xfb\x90\x00" + bytes(40))],
+)
+def test_a_bad_upload_is_explained_and_loses_nothing(name: str, data: bytes) -> None:
+    app = open_page()
+    app.file_uploader[0].upload(name, data, "audio/wav")
+    app.run()
+    for _ in range(20):
+        if app.error:
+            break
+        time.sleep(0.2)
+        app.run()
+    assert app.error and not app.exception
+    assert app.query_params["clip"] == "dog_garden"
+    assert "dog" in app.button(key="bar_0").label

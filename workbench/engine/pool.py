@@ -1,0 +1,208 @@
+"""A pool of workers for analyses.
+
+A page's script must not compute: one script thread serves a visitor, and Streamlit's fragments wait for it. So a page submits
+a job, draws what is there, and looks again a moment later. Equal jobs of different visitors are computed once.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from models.errors import EarwitnessError
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class CancelledError(Exception):
+    """Raised inside a job's progress callback when nobody wants its result any more."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One computation: its progress, what is there of its result, and how it ended.
+
+    Attributes
+    ----------
+    stage, share
+        What is being done, and how much of it, 0 to 1.
+    partial
+        As much of the result as there is.
+    result
+        The result, once `state` is ``done``.
+    error
+        What went wrong, once `state` is ``failed``; has a message and an advice.
+    """
+
+    key: str
+    state: State = "waiting"
+    stage: str = ""
+    share: float = 0.0
+    partial: Any = None
+    result: Any = None
+    error: EarwitnessError | None = None
+    started: float = 0.0
+    _cancel: threading.Event = field(default_factory=threading.Event)
+    _finished: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._finished.is_set()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the share that is done of the present stage; None while nothing can be said."""
+        if self.state != "running" or self.share < 0.05:
+            return None
+        return (time.monotonic() - self.started) * (1 - self.share) / self.share
+
+    def progress(self, stage: str, share: float) -> None:
+        """To be called by the work; raises `CancelledError` when the job was cancelled."""
+        if self._cancel.is_set():
+            raise CancelledError
+        if stage != self.stage:
+            self.started = time.monotonic()
+        self.stage, self.share = stage, share
+
+    def cancel(self) -> None:
+        """Ask it to stop at its next progress call."""
+        self._cancel.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended; False if the time ran out first."""
+        return self._finished.wait(seconds)
+
+
+Work = Callable[[Job], Any]
+
+
+class Engine:
+    """Runs jobs, remembers their results, and keeps one copy of every model a worker.
+
+    Parameters
+    ----------
+    workers
+        Jobs at a time.
+    remembered
+        Finished results that are kept; the least recently used one goes first.
+    """
+
+    def __init__(self, workers: int | None = None, remembered: int = 256) -> None:
+        self.workers = workers or max(1, min(4, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="engine")
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._remembered = remembered
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Any] = {}
+        self._loading = threading.Lock()
+        self._local = threading.local()
+
+    def submit(self, key: str, work: Work) -> Job:
+        """The job with this key: the one there is, unless it failed or was cancelled, else a new one."""
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is not None and job.state not in ("failed", "cancelled") and not job._cancel.is_set():
+                self._jobs.move_to_end(key)
+                return job
+            job = Job(key)
+            self._jobs[key] = job
+            finished = [k for k, j in self._jobs.items() if j.finished]
+            for old in finished[: max(0, len(self._jobs) - self._remembered)]:
+                del self._jobs[old]
+        self._pool.submit(self._run, job, work)
+        return job
+
+    def find(self, key: str) -> Job | None:
+        """The job with this key, if it is still remembered."""
+        with self._lock:
+            return self._jobs.get(key)
+
+    def _run(self, job: Job, work: Work) -> None:
+        job.state, job.started = "running", time.monotonic()
+        try:
+            job.progress("Starting", 0.0)
+            job.result = work(job)
+            job.partial = job.result
+            job.state = "done"
+        except CancelledError:
+            job.state = "cancelled"
+        except EarwitnessError as error:
+            job.error, job.state = error, "failed"
+        except MemoryError:
+            job.error = EarwitnessError(
+                "There is not enough memory for this.", "Use a shorter clip or a smaller model."
+            )
+            job.state = "failed"
+        except Exception as error:  # a defect of the program must not kill the worker or hang the page
+            import logging
+
+            logging.getLogger("earwitness").exception("job %s failed", job.key)
+            job.error = EarwitnessError(
+                f"Something went wrong inside Earwitness ({type(error).__name__}).",
+                "Try another method or model; the server's log has the details.",
+            )
+            job.state = "failed"
+        finally:
+            job._finished.set()
+
+    def recognizer(self, name: str) -> Any:
+        """A recognizer for the calling worker alone, sharing its weights with all others.
+
+        Captum changes a module while it explains it, so each thread works on modules of its own; a lock per model would
+        make thirty visitors wait for each other.
+        """
+        replicas: dict[str, Any] = self._local.__dict__.setdefault("replicas", {})
+        stamp = f"{name}:{_stamp(name)}"
+        if stamp not in replicas:
+            replicas[stamp] = self._shared(name, stamp).replica()
+        return replicas[stamp]
+
+    def _shared(self, name: str, stamp: str) -> Any:
+        with self._loading:
+            if stamp not in self._loaded:
+                import torch
+
+                from models.checkpoint import load_recognizer
+
+                # Workers already use all cores; threads of threads would only get into each other's way.
+                torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
+                self._loaded[stamp] = load_recognizer(name)
+                settle_memory()
+            return self._loaded[stamp]
+
+
+def _stamp(name: str) -> str:
+    from models.catalog import WEIGHTS, find_checkpoint
+
+    return str((Path(find_checkpoint(name)) / WEIGHTS).stat().st_mtime_ns)
+
+
+def settle_memory() -> None:
+    """Take everything that is alive out of the garbage collector's sight.
+
+    Streamlit collects after every script run; with torch loaded that costs 85 to 270 ms a run while holding the interpreter.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+_engine: Engine | None = None
+_engine_lock = threading.Lock()
+
+
+def engine() -> Engine:
+    """The server's engine."""
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            _engine = Engine()
+        return _engine
