@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from models.errors import CheckpointError
 from models.frontends import FrontEndConfig
 from models.frontends.kaldi import KaldiFbankConfig
-from models.layers.transformer import Block
+from models.layers.ast_names import from_hugging_face, is_hugging_face
+from models.layers.transformer import Block, SelfAttention
 from models.network import CamLayer, Network, NetworkConfig
 from models.registry import FamilyInfo, register_family
 
@@ -21,6 +22,16 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "small224": (384, 6, 12, 14),
     "base224": (768, 12, 12, 14),
     "base384": (768, 12, 12, 24),
+}
+
+# Number of patches of the published checkpoints: (both strides, frames).
+PUBLISHED_PATCHES = {
+    1212: (10, 1024),
+    850: (12, 1024),
+    657: (14, 1024),
+    512: (16, 1024),
+    600: (10, 512),
+    144: (10, 128),
 }
 
 
@@ -169,12 +180,13 @@ class AST(Network):
         Returns ``[batch, depth, frequency patches, time patches]``. This is the attention that the model uses (after the
         block's first norm); the published notebook shows one computed before it.
         """
-        attentions = [block.attn for block in self.v.blocks]
+        attentions = [module for module in self.v.blocks.modules() if isinstance(module, SelfAttention)]
         try:
             for attention in attentions:
                 attention.keep_attention = True
             self.forward_features(features)
-            maps = [attention.attention[:, :, :2, 2:].mean(dim=(1, 2)) for attention in attentions]
+            kept = [attention.attention for attention in attentions]
+            maps = [weights[:, :, :2, 2:].mean(dim=(1, 2)) for weights in kept if weights is not None]
         finally:
             for attention in attentions:
                 attention.keep_attention, attention.attention = False, None
@@ -185,25 +197,39 @@ class AST(Network):
         """AudioSet's normalisation; padding with zeros as published."""
         assert isinstance(config, ASTConfig)
         return KaldiFbankConfig(
-            n_mels=config.n_mels, target_length=config.target_length, padding="zero", mean=-4.2677393, std_scale=9.1379948
+            n_mels=config.n_mels,
+            target_length=config.target_length,
+            padding="zero",
+            mean=-4.2677393,
+            std_scale=9.1379948,
         )
 
     @classmethod
     def recognizes(cls, state_dict: Mapping[str, Tensor]) -> bool:
-        """By AST's own key names."""
-        return "v.patch_embed.proj.weight" in state_dict and "mlp_head.1.weight" in state_dict
+        """By AST's own key names, or Hugging Face's."""
+        return {"v.patch_embed.proj.weight", "mlp_head.1.weight"} <= set(state_dict) or is_hugging_face(state_dict)
 
     @classmethod
     def infer_config(cls, state_dict: Mapping[str, Tensor], hints: Mapping[str, Any]) -> ASTConfig:
-        """Width and depth from shapes; the strides (only their product of tokens is stored) from `hints`."""
+        """Width and depth from shapes.
+
+        Of strides and frames only the number of patches is stored: unless `hints` tell, they are those of the published
+        checkpoint with that number.
+        """
+        published_eps: dict[str, Any] = {}
+        if is_hugging_face(state_dict):
+            state_dict, published_eps = from_hugging_face(state_dict), {"eps": 1e-12, "head_eps": 1e-12}
         width = state_dict["v.cls_token"].shape[-1]
         depth = len({key.split(".")[2] for key in state_dict if key.startswith("v.blocks.")})
+        stored = state_dict["v.pos_embed"].shape[1] - 2
         values: dict[str, Any] = {
             "model_size": "custom", "width": width, "n_heads": max(1, width // 64), "depth": depth,
             "n_classes": state_dict["mlp_head.1.weight"].shape[0],
-        } | dict(hints)  # fmt: skip
-        config = ASTConfig.model_validate(values)
-        stored = state_dict["v.pos_embed"].shape[1] - 2
+        } | published_eps  # fmt: skip
+        if not {"frequency_stride", "time_stride", "target_length", "n_mels"} & set(hints):
+            stride, length = PUBLISHED_PATCHES.get(stored, (10, 1024))
+            values |= {"frequency_stride": stride, "time_stride": stride, "target_length": length}
+        config = ASTConfig.model_validate(values | dict(hints))
         if config.grid[0] * config.grid[1] != stored:
             raise CheckpointError(
                 f"The checkpoint has {stored} patch positions, but {config.target_length} frames with strides "
@@ -215,5 +241,7 @@ class AST(Network):
 
     @classmethod
     def convert_state_dict(cls, state_dict: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
-        """Drop the ImageNet heads, which published files carry along unused."""
+        """Original names; without the ImageNet heads, which published files carry along unused."""
+        if is_hugging_face(state_dict):
+            state_dict = from_hugging_face(state_dict)
         return {key: value for key, value in state_dict.items() if not key.startswith(("v.head.", "v.head_dist."))}

@@ -44,6 +44,7 @@ class KaldiFbank(FrontEnd):
     """
 
     Config: ClassVar[type[FrontEndConfig]] = KaldiFbankConfig
+    window: Tensor
     floor = math.log(torch.finfo(torch.float32).eps)
 
     def __init__(self, config: KaldiFbankConfig) -> None:
@@ -65,14 +66,17 @@ class KaldiFbank(FrontEnd):
         mel = low + np.arange(1, self.n_mels + 1) * (high - low) / (self.n_mels + 1)
         return 700.0 * (np.exp(mel / 1127.0) - 1.0)
 
-    def log_mel(self, waveform: Tensor) -> Tensor:
-        """Natural log of band energies, ``[batch, frames, n_mels]``; only whole frames."""
+    def power(self, waveform: Tensor) -> Tensor:
+        """Power spectrum of whole frames, ``[batch, frames, n_fft // 2 + 1]``, of ``[batch, samples]``."""
         frames = waveform.unfold(1, self.win_length, self.hop_length)
         frames = frames - frames.mean(dim=2, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         frames = (frames - 0.97 * previous) * self.window
         spectrum = torch.fft.rfft(frames, n=self.n_fft)
         # re^2 + im^2 rather than abs()^2: the magnitude has no gradient at exact zero.
-        power = spectrum.real.square() + spectrum.imag.square()
-        energy = power @ self.filterbank.T
+        return spectrum.real.square() + spectrum.imag.square()
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Natural log of band energies, ``[batch, frames, n_mels]``; only whole frames."""
+        energy = self.power(waveform) @ self.filterbank.T
         return energy.clamp(min=torch.finfo(torch.float32).eps).log()

@@ -98,6 +98,7 @@ class AttentionPooling(nn.Module):
         for layer in (self.att, self.cla):
             bound = math.sqrt(6.0 / channels)
             nn.init.uniform_(layer.weight, -bound, bound)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         if logits:
             # Start from plain averaging: random attention on few clips locks onto single steps.
@@ -163,6 +164,7 @@ class MeanPooling(nn.Module):
         self.logits = logits
         bound = math.sqrt(6.0 / channels)
         nn.init.uniform_(self.cla.weight, -bound, bound)
+        assert self.cla.bias is not None
         nn.init.zeros_(self.cla.bias)
 
     def forward(self, hidden: Tensor) -> PooledScores:

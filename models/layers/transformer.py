@@ -72,7 +72,9 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """``x += attention(norm1(x)); x += mlp(norm2(x))`` (Dosovitskiy et al., 2021)."""
 
-    def __init__(self, width: int, n_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6, drop_path: float = 0.0):
+    def __init__(
+        self, width: int, n_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = SelfAttention(width, n_heads)

@@ -54,9 +54,7 @@ def adapt_audioset(state_dict: Mapping[str, Tensor], config: ASTConfig) -> dict[
             "Set frequency_stride and time_stride to 10.",
         )
     adapted = {
-        key: value
-        for key, value in state_dict.items()
-        if not key.startswith(("mlp_head.", "v.head.", "v.head_dist."))
+        key: value for key, value in state_dict.items() if not key.startswith(("mlp_head.", "v.head.", "v.head_dist."))
     }
     adapted["v.pos_embed"] = adapt_positions(state_dict["v.pos_embed"], AUDIOSET_GRID, config.grid)
     return adapted

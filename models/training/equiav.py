@@ -274,7 +274,8 @@ class OnlineTrainer:
                 "head_lr_mode='published'.",
             )
         which = settings.head_params or ("head" if settings.freeze_base else "all new layers")
-        base, head = [], []
+        base: list[nn.Parameter] = []
+        head: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
             is_head = is_head_parameter(name, which)
             if settings.freeze_base and not is_head:

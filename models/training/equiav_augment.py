@@ -192,7 +192,9 @@ def centroid_vectors(
 def _centroid_vectors(tower: str, n: int, size: int, seed: int, frames: int, n_mels: int) -> Tensor:
     rng = np.random.default_rng(seed)
     if tower == "a":
-        drawn = [audio_vector(draw_audio_augmentation(frames, n_mels, rng, size), frames, n_mels, size) for _ in range(n)]
+        drawn = [
+            audio_vector(draw_audio_augmentation(frames, n_mels, rng, size), frames, n_mels, size) for _ in range(n)
+        ]
     else:
         drawn = [video_vector(draw_video_augmentation(224, 224, rng, size), 224, 224, size) for _ in range(n)]
     return torch.stack(drawn)
@@ -214,7 +216,10 @@ def augment_spectrogram(spectrogram: Tensor, augmentation: AudioAugmentation) ->
     if augmentation.crop is not None:
         i, j, h, w = augmentation.crop
         image = nn.functional.interpolate(
-            image[None, :, i : i + h, j : j + w], size=tuple(spectrogram.shape[1:]), mode="bilinear", align_corners=False
+            image[None, :, i : i + h, j : j + w],
+            size=tuple(spectrogram.shape[1:]),
+            mode="bilinear",
+            align_corners=False,
         )[0]
     if augmentation.jitter is not None:
         image = jitter_tensor(image, augmentation.jitter)
@@ -224,7 +229,8 @@ def augment_spectrogram(spectrogram: Tensor, augmentation: AudioAugmentation) ->
 
 
 def _grey(image: Tensor) -> Tensor:
-    return sum(weight * channel for weight, channel in zip(_GREY, image, strict=True)).unsqueeze(0)  # type: ignore
+    red, green, blue = (weight * channel for weight, channel in zip(_GREY, image, strict=True))
+    return (red + green + blue).unsqueeze(0)
 
 
 def jitter_tensor(image: Tensor, jitter: Jitter) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +24,14 @@ def equiav_frontend(sample_rate: int, target_length: int, n_mels: int, mean: flo
 
 
 def normalized_features(
-    waveform: Tensor, sample_rate: int, target_length: int, n_mels: int, mean: float, std: float, *, pad_short: bool = False
+    waveform: Tensor,
+    sample_rate: int,
+    target_length: int,
+    n_mels: int,
+    mean: float,
+    std: float,
+    *,
+    pad_short: bool = False,
 ) -> Tensor:
     """Features ``[target_length, n_mels]`` of ``[samples]`` at its own rate.
 
@@ -51,7 +59,7 @@ def centered_channel(waveform: np.ndarray | Tensor, *, mono: bool = False) -> Te
         False: the mean over all channels is removed and the first channel analysed (published inference). True: channels
         are averaged first (published training of the household model).
     """
-    samples = torch.as_tensor(np.asarray(waveform), dtype=torch.float32)
+    samples = torch.tensor(np.asarray(waveform), dtype=torch.float32)
     samples = samples if samples.ndim == 2 else samples.unsqueeze(0)
     if mono:
         samples = samples.mean(dim=0, keepdim=True)
@@ -64,11 +72,6 @@ def mix_waveforms(first: Tensor, second: Tensor, weight: float) -> Tensor:
     fitted = torch.nn.functional.pad(second[:length], (0, max(0, length - second.shape[0])))
     mixed = weight * first + (1 - weight) * fitted
     return mixed - mixed.mean()
-
-
-def draw_mix_weight(rng: np.random.Generator) -> float:
-    """The mixing weight, Beta(10, 10)."""
-    return float(rng.beta(10.0, 10.0))
 
 
 def shift_in_time(features: Tensor, rng: np.random.Generator) -> Tensor:
@@ -106,3 +109,60 @@ def soft_labels(
     for label in second:
         target[label] += (1.0 - weight) * (1.0 - smoothing)
     return target
+
+
+@dataclass(frozen=True)
+class ItemSettings:
+    """How training items are made; the defaults are those of the published fine-tuning of the household model.
+
+    Attributes
+    ----------
+    mixup
+        Probability of mixing in a second item, chosen uniformly, with a weight from Beta(10, 10).
+    smoothing
+        Label smoothing.
+    noise
+        Roll the features along time (published: always on in training).
+    mono
+        Average the channels (household model), or remove the mean over all channels and take the first (EquiAV).
+    """
+
+    n_classes: int
+    target_length: int = 1024
+    n_mels: int = 128
+    mean: float = -4.346
+    std: float = 4.332
+    mixup: float = 0.0
+    smoothing: float = 0.0
+    noise: bool = True
+    mono: bool = True
+
+
+def draw_training_item(
+    load: Callable[[int], tuple[np.ndarray, int]],
+    labels: Sequence[Sequence[int]],
+    index: int,
+    settings: ItemSettings,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Features ``[target_length, n_mels]`` and target ``[n_classes]`` of one training item.
+
+    Parameters
+    ----------
+    load
+        Gives the samples ``[channels, samples]`` and the rate of an item; the first item's rate is used for both of a mix.
+    labels
+        Classes of every item.
+    """
+    samples, sample_rate = load(index)
+    waveform = centered_channel(samples, mono=settings.mono)
+    if settings.mixup > 0 and rng.random() < settings.mixup:
+        partner, weight = int(rng.integers(0, len(labels))), float(rng.beta(10.0, 10.0))
+        waveform = mix_waveforms(waveform, centered_channel(load(partner)[0], mono=settings.mono), weight)
+        target = soft_labels(labels[index], settings.n_classes, settings.smoothing, labels[partner], weight)
+    else:
+        target = soft_labels(labels[index], settings.n_classes, settings.smoothing)
+    features = normalized_features(
+        waveform, sample_rate, settings.target_length, settings.n_mels, settings.mean, settings.std
+    )
+    return (shift_in_time(features, rng) if settings.noise else features), target

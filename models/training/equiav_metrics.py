@@ -64,7 +64,7 @@ def tagging_statistics(scores: np.ndarray, targets: np.ndarray, *, published: bo
 
 
 def sensitivity_index(mean_auc: float) -> float:
-    """d' of a mean AUC; infinite for a perfect one, NaN outside 0..1."""
+    """Sensitivity index d' of a mean AUC; infinite for a perfect one, NaN outside 0..1."""
     if math.isnan(mean_auc) or mean_auc < 0 or mean_auc > 1:
         return math.nan
     if mean_auc in (0.0, 1.0):

@@ -31,6 +31,8 @@ class LoadReport:
     ----------
     loaded, ignored, fresh
         Copied entries; entries of the file without a use here; entries of the network that keep their initial values.
+    unexpected
+        Entries of a fine-tuned file whose names mean nothing here (`ignored` are then those of an unused tower).
     rows_copied, rows_fresh
         Classes taken over and classes added by class extension (0 and 0 if the classes agree).
     """
@@ -40,6 +42,7 @@ class LoadReport:
     fresh: tuple[str, ...] = ()
     rows_copied: int = 0
     rows_fresh: int = 0
+    unexpected: tuple[str, ...] = ()
     merged: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -91,7 +94,7 @@ def write_published(path: str | Path, network: nn.Module) -> None:
             torch.save(entries, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -161,13 +164,13 @@ def extend_classes(
         If another entry is missing or differs, if the head reads something else, or if classes would be lost and
         `allow_shrink` is not set.
     """
-    merged, ignored = dict(target), []
+    merged, unexpected = dict(target), []
     copied = fresh = 0
     wrong: list[str] = []
     last = "mlp_head.3." if "mlp_head.3.weight" in target else "mlp_head.0."
     for key, value in source.items():
         if key not in target:
-            ignored.append(key)
+            unexpected.append(key)
             continue
         wanted = target[key]
         if wanted.shape == value.shape:
@@ -191,4 +194,5 @@ def extend_classes(
             f"The checkpoint does not fit this EquiAV: {problems}.",
             "Check modality mode, head type and sizes.",
         )
-    return LoadReport(tuple(k for k in source if k in target), tuple(ignored), (), copied, fresh, merged)
+    loaded = tuple(key for key in source if key in target)
+    return LoadReport(loaded, (), (), copied, fresh, tuple(unexpected), merged)

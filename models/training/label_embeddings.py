@@ -83,8 +83,10 @@ def load_word_vectors(path: Path, words: set[str] | None = None) -> dict[str, np
                 found[word] = np.array(values, dtype=np.float32)
     except OSError as error:
         raise DataError(f"The word vectors {path.name} cannot be read: {error.strerror}.") from error
+    except DataError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, DataError) else DataError(f"{path.name} holds something that is not a number.")
+        raise DataError(f"{path.name} holds something that is not a number.") from error
     return found
 
 

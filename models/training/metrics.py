@@ -98,8 +98,10 @@ def best_micro_f1_thresholds(scores: np.ndarray, targets: np.ndarray, sweeps: in
             others_total = accepted.sum() - accepted[:, c].sum() + positive.sum()
             candidates = np.append(np.unique(scores[:, c]), np.inf)
             chosen = scores[:, c] >= candidates[:, None]
-            f1 = 2.0 * (others_hit + (chosen & positive[:, c]).sum(axis=1)) / np.maximum(
-                others_total + chosen.sum(axis=1), 1
+            f1 = (
+                2.0
+                * (others_hit + (chosen & positive[:, c]).sum(axis=1))
+                / np.maximum(others_total + chosen.sum(axis=1), 1)
             )
             best = int(np.argmax(f1))
             thresholds[c], accepted[:, c] = candidates[best], chosen[best]

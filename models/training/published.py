@@ -71,14 +71,25 @@ class Evaluation:
     @classmethod
     def of(cls, scores: np.ndarray, targets: np.ndarray) -> Evaluation:
         """Measure ``[n, n_classes]`` scores against targets."""
-        auc = float(np.mean(roc_auc(scores, targets)))
+        auc = mean_auc(scores, targets)
         precision, recall = middle_precision_recall(scores, targets)
-        mean_ap = float(np.mean(average_precision(scores, targets)))
-        return cls(mean_ap, accuracy(scores, targets), auc, precision, recall, d_prime(auc))
+        return cls(main_figure(scores, targets, "mAP"), accuracy(scores, targets), auc, precision, recall, d_prime(auc))
 
     def main(self, metric: str) -> float:
         """The figure that a recipe names."""
         return self.accuracy if metric == "accuracy" else self.mean_average_precision
+
+
+def main_figure(scores: np.ndarray, targets: np.ndarray, metric: str) -> float:
+    """The figure that a recipe names, ``accuracy`` or ``mAP``; classes without a positive clip are left out."""
+    if metric == "accuracy":
+        return accuracy(scores, targets)
+    return float(np.nanmean(average_precision(scores, targets)))
+
+
+def mean_auc(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean area under the ROC curve over the classes that have one."""
+    return float(np.nanmean(roc_auc(scores, targets)))
 
 
 @dataclass
@@ -173,9 +184,7 @@ def train_published(
             "Run more epochs or average fewer.",
         )
     device = next(network.parameters()).device
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=recipe.learning_rate, betas=(0.95, 0.999), weight_decay=5e-7
-    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.95, 0.999), weight_decay=5e-7)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.milestones), gamma=recipe.decay)
     run, average, ensemble = PublishedRun(), WeightAverage(recipe.first_twice), PredictionAverage()
     step, best = 0, -np.inf
@@ -197,11 +206,11 @@ def train_published(
         if not np.isfinite(total):
             raise SettingsError(f"The loss is not a number any more in epoch {epoch}.", "Lower the learning rate.")
         scores, expected, validation_loss = predict(network, validation_batches, recipe, device)
-        figures, together = Evaluation.of(scores, expected), Evaluation.of(ensemble.add(scores), expected)
+        figures, together = Evaluation.of(scores, expected), ensemble.add(scores)
         main = figures.main(recipe.metric)
         row = [
             main, figures.mean_auc, figures.precision, figures.recall, figures.d_prime, total / seen, validation_loss,
-            together.main(recipe.metric), together.mean_auc, optimizer.param_groups[0]["lr"],
+            main_figure(together, expected, recipe.metric), mean_auc(together, expected), optimizer.param_groups[0]["lr"],
         ]  # fmt: skip
         run.rows.append(row)
         run.predictions = scores

@@ -53,7 +53,8 @@ def read_weights(path: Path, expected: int) -> np.ndarray:
         raise DataError(f"The sampling weights {path.name} cannot be read: {error}") from error
     if weights.shape != (expected,):
         raise DataError(
-            f"{path.name} has {weights.size} weights for {expected} clips.", "Make the weights anew from this annotation."
+            f"{path.name} has {weights.size} weights for {expected} clips.",
+            "Make the weights anew from this annotation.",
         )
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         raise DataError(f"{path.name} holds weights that are negative, all zero or not numbers.")

@@ -1,4 +1,4 @@
-"""SGD as Auditory SlowFast was trained: parameter groups, learning-rate policies and frozen batch norm.
+"""SGD as Auditory SlowFast was trained: parameter groups, learning-rate policies, frozen and precise batch norm.
 
 Source: the published configurations of Kazakos et al., ICASSP 2021 (arXiv 2103.03516).
 """
@@ -6,12 +6,12 @@ Source: the published configurations of Kazakos et al., ICASSP 2021 (arXiv 2103.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -104,3 +104,47 @@ def freeze_batch_norm(
             module.requires_grad_(False)
             frozen += 1
     return frozen
+
+
+@torch.no_grad()
+def precise_batch_norm(network: nn.Module, batches: Iterable[Tensor], limit: int = 200) -> int:
+    """Replace the running statistics of the batch norms in training mode by those of the population of `batches`.
+
+    Every batch counts the same: mean of the batches' means, and mean of their squares less its square. Frozen batch norms
+    keep their statistics (Wu, Johnson: Rethinking "Batch" in BatchNorm, 2021, arXiv 2105.07576).
+
+    Parameters
+    ----------
+    batches
+        Inputs of the network; at most `limit` are used.
+
+    Returns
+    -------
+    int
+        How many batches were used; with none the statistics stay as they are.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    sums: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].double().transpose(0, 1).flatten(1)
+        mean, square = sums.get(norm, (torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])))
+        sums[norm] = (mean + x.mean(dim=1), square + x.square().mean(dim=1))
+
+    handles = [norm.register_forward_pre_hook(add) for norm in norms]
+    used = 0
+    try:
+        for batch in batches:
+            if used >= limit:
+                break
+            network(batch)
+            used += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm in norms:
+        if norm in sums and norm.running_mean is not None and norm.running_var is not None:
+            mean, square = (value / used for value in sums[norm])
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_((square - mean.square()).clamp(min=0.0))
+    return used

@@ -270,6 +270,8 @@ def verdict_box(shown: Shown | None, clip: Clip) -> None:
 def explain_class(label: str) -> None:
     """A click on a bar asks why that class."""
     st.session_state.target = label
+    # The bar lives in a fragment, which runs alone; the choice concerns the whole page.
+    st.session_state.choice_changed = True
 
 
 def bars(shown: Shown | None) -> None:
@@ -352,6 +354,8 @@ def cards_below(shown: Shown, clip: Clip, done: bool) -> None:
 
 def results(clip: Clip, settings: Any, scale: str) -> None:
     """Everything on the right; runs again by itself while something is being computed."""
+    if st.session_state.pop("choice_changed", False):
+        st.rerun()
     job = submit_analysis(engine(), clip, st.session_state.model, settings, scale)
     job.wait(AT_ONCE)
     shown: Shown | None = job.result or job.partial
