@@ -65,6 +65,16 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
 
+    @property
+    def views(self) -> frozenset[str]:
+        """What this very network can show; some configurations of a family cannot show all that the family can."""
+        return self.info.views
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What this very network reads."""
+        return self.info.modalities
+
     def forward_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
         """Hidden representation of ``[batch, frames, n_mels]``: what `forward_head` reads and fine-tuning caches.
 

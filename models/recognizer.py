@@ -77,8 +77,8 @@ class Recognizer(nn.Module):
         return copy.deepcopy(self, memo)
 
     def supports(self, view: str) -> bool:
-        """Whether its family offers a view (see `models.registry.VIEWS`)."""
-        return view in self.network.info.views
+        """Whether it offers a view (see `models.registry.VIEWS`)."""
+        return view in self.network.views
 
     def target_index(self, label: str) -> int:
         """Index of a class.

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,11 @@ def progress_line() -> Iterator[Callable[[str, float], None]]:
         sys.stderr.write("\r\033[K")
 
 
+def windows_heard(show: Callable[[str, float], None], name: str, done: int, total: int) -> None:
+    """Progress of a prediction on the progress line."""
+    show(f"Listening to {name}", done / total)
+
+
 def open_named(path: Path) -> Clip:
     """A clip from a path; errors name the file."""
     from models.clip import open_clip
@@ -84,16 +90,17 @@ def predict(
             with progress_line() as show:
                 prediction = predict_clip(
                     recognizer, clip.at(recognizer.sample_rate),
-                    progress=lambda done, total, name=path.name: show(f"Listening to {name}", done / total),
+                    progress=partial(windows_heard, show, path.name),
                 )  # fmt: skip
         except EarwitnessError as error:
             failed += 1
             typer.echo(f"Error: {error}", err=True)
             continue
-        ranking = [{"label": label, "score": score} for label, score in prediction.ranking()]
-        results.append({"name": path.name, "model": recognizer.name, "scores": ranking})
+        ranking = prediction.ranking()
+        scores = [{"label": label, "score": score} for label, score in ranking]
+        results.append({"name": path.name, "model": recognizer.name, "scores": scores})
         if not as_json:
-            best = ", ".join(f"{entry['label']} {percent(float(entry['score']))}" for entry in ranking[:top])
+            best = ", ".join(f"{label} {percent(score)}" for label, score in ranking[:top])
             typer.echo(f"{path.name}: {best}")
     if as_json:
         typer.echo(json.dumps(results, indent=1, ensure_ascii=False))

@@ -96,6 +96,7 @@ def _encode(tone: object, container: str, codec: str) -> bytes:
     buffer = io.BytesIO()
     with pyav.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=48000)
+        assert isinstance(stream, pyav.AudioStream)
         frame = pyav.AudioFrame.from_ndarray(np.asarray(tone, dtype=np.float32), format="fltp", layout="mono")
         frame.sample_rate = 48000
         resampler = pyav.AudioResampler(stream.format.name, "mono", 48000, frame_size=stream.frame_size or 1024)
