@@ -55,7 +55,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A scene to be rendered: its sounds, its place (see `dsp.ROOMS`) and how loud the surroundings are in dBFS."""
+    """A scene to be rendered: its sounds, its place (see `dsp.ROOMS`) and how loud the surroundings are in dBFS.
+
+    `seed` is used where no other is asked for.
+    """
 
     name: str
     title: str
@@ -63,6 +66,7 @@ class Recipe:
     place: str
     background_level: float = -62.0
     duration: float = 5.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def _loudest(waveform: Signal) -> float:
     return float(np.sqrt(np.max(power[width:] - power[:-width]) / width))
 
 
-def render_stems(recipe: Recipe, seed: int = 0) -> tuple[list[Stem], Signal]:
+def render_stems(recipe: Recipe, seed: int | None = None) -> tuple[list[Stem], Signal]:
     """Render a recipe as separate events and the background; their sum is the scene's waveform.
 
     Raises
@@ -136,7 +140,7 @@ def render_stems(recipe: Recipe, seed: int = 0) -> tuple[list[Stem], Signal]:
     """
     if recipe.place not in ROOMS:
         raise SettingsError(f"There is no place {recipe.place!r}.", f"Choose one of {', '.join(ROOMS)}.")
-    rng = np.random.default_rng([zlib.crc32(recipe.name.encode()), seed])
+    rng = np.random.default_rng([zlib.crc32(recipe.name.encode()), recipe.seed if seed is None else seed])
     n = samples(recipe.duration)
     response = room_response(rng, recipe.place)
     parts: list[tuple[str, Signal]] = []
@@ -167,7 +171,7 @@ def render_stems(recipe: Recipe, seed: int = 0) -> tuple[list[Stem], Signal]:
     return sorted(stems, key=lambda stem: (stem.event.onset, stem.event.label)), surroundings
 
 
-def generate_scene(name_or_recipe: str | Recipe, seed: int = 0) -> Scene:
+def generate_scene(name_or_recipe: str | Recipe, seed: int | None = None) -> Scene:
     """Render a shipped scene by its name, or any recipe.
 
     Raises
@@ -189,7 +193,7 @@ def generate_scene(name_or_recipe: str | Recipe, seed: int = 0) -> Scene:
         waveform=waveform.astype(np.float32),
         sample_rate=SAMPLE_RATE,
         events=tuple(stem.event for stem in stems),
-        seed=seed,
+        seed=recipe.seed if seed is None else seed,
     )
 
 
@@ -251,7 +255,7 @@ def _shipped() -> dict[str, Recipe]:
         Recipe("waves_beach", "Two waves break on a beach", (Sound("sea_waves", (0.0, 1.7), 3.3),), "open", -50.0),
         Recipe("fire_camp", "A camp fire crackles", (Sound("crackling_fire", (0.0,)),), "open", -66.0),
         Recipe("helicopter_pass", "A helicopter passes overhead", (Sound("helicopter", (0.0,)),), "open"),
-        Recipe("chainsaw_yard", "A chainsaw starts to cut", (Sound("chainsaw", (0.6,), 4.1),), "yard", -56.0),
+        Recipe("chainsaw_yard", "A chainsaw starts to cut", (Sound("chainsaw", (0.6,), 4.1),), "yard", -56.0, seed=6),
         Recipe(
             "dog_in_rain",
             "A dog barks twice in the rain",
@@ -275,6 +279,7 @@ def _shipped() -> dict[str, Recipe]:
             "A rooster crows in the rain",
             (Sound("rain", (0.0,), level=-4.0), Sound("rooster", (1.2,))),
             "yard",
+            seed=7,
         ),
     ]
     return {recipe.name: recipe for recipe in recipes}
