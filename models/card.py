@@ -49,7 +49,7 @@ class Card(BaseModel):
     task
         ``single-label``: one class is right (softmax); ``multi-label``: any number is (sigmoid).
     hop_seconds
-        Distance of analysis windows on long clips; None: half the window.
+        Distance of analysis windows on long clips (at most a window); None: half the window.
     parent
         Name or hash of the checkpoint this one was trained or distilled from.
     content_hash
@@ -68,7 +68,7 @@ class Card(BaseModel):
     labels: list[str]
     label_groups: list[int] = Field(default_factory=list)
     task: Task
-    hop_seconds: float | None = None
+    hop_seconds: float | None = Field(default=None, gt=0.0)
     training_data: list[TrainingData] = Field(default_factory=list)
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: list[Metric] = Field(default_factory=list)

@@ -22,7 +22,8 @@ def checkpoint_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
     for root in roots:
         if root.is_dir():
             for folder in sorted(root.iterdir()):
-                if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
+                # Hidden folders are checkpoints that are being written.
+                if not folder.name.startswith(".") and (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
                     found[folder.name] = folder
     return found
 
@@ -39,9 +40,13 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     known = checkpoint_folders()
     if str(name_or_path) in known:
         return known[str(name_or_path)]
-    if (path / CARD).is_file():
-        return path
-    if path.exists():
+    try:
+        if (path / CARD).is_file():
+            return path
+        there = path.exists()
+    except (OSError, ValueError):  # not even a possible path: too long, or with a zero byte
+        there = False
+    if there:
         raise CheckpointError(
             f"{path.name} is not a checkpoint: it has no {CARD}.",
             "Bring in a published checkpoint with 'earwitness models import'.",
@@ -64,5 +69,6 @@ def read_card(folder: Path) -> Card:
         return Card.model_validate(yaml.safe_load((folder / CARD).read_text(encoding="utf-8")))
     except OSError as error:
         raise CheckpointError(f"The card of {folder.name} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError) as error:
+    # ValueError: bytes that are no text, numbers of too many digits; RecursionError: brackets within brackets.
+    except (yaml.YAMLError, ValidationError, ValueError, RecursionError) as error:
         raise CheckpointError(f"The card of {folder.name} is not valid: {error}") from error

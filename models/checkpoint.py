@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.card import Card
 from models.catalog import CARD, WEIGHTS, find_checkpoint, read_card
-from models.errors import CheckpointError
+from models.errors import CheckpointError, EarwitnessError
 from models.frontends import build_frontend
 from models.network import Network
 from models.recognizer import Recognizer
@@ -29,15 +29,34 @@ def build_network(card: Card) -> Network:
     Raises
     ------
     CheckpointError
-        If the settings do not describe one.
+        If the settings do not describe one, or the labels are not as many as its classes.
     """
     cls = family(card.family)
     try:
         config = cls.Config.model_validate(card.config)
     except ValidationError as error:
         raise CheckpointError(f"The settings of {card.name} do not fit the family {card.family}: {error}") from error
-    with torch.device("meta"):
-        return cls(config)
+    try:
+        with torch.device("meta"):
+            network = cls(config)
+    except EarwitnessError:
+        raise
+    except (ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        raise CheckpointError(
+            f"The settings of {card.name} do not describe a {cls.info.title}: {error}", "Check the card's config."
+        ) from error
+    n_classes = config.n_classes
+    if card.labels and len(card.labels) != n_classes:
+        raise CheckpointError(
+            f"{card.name} names {len(card.labels)} labels, but its network has {n_classes} classes.",
+            "The card needs one label for every class, in the order of the outputs.",
+        )
+    if card.label_groups and sum(card.label_groups) != n_classes:
+        raise CheckpointError(
+            f"The label groups of {card.name} hold {sum(card.label_groups)} classes, its network has {n_classes}.",
+            "The sizes of the groups must add up to the number of classes.",
+        )
+    return network
 
 
 def fill_network(network: Network, state_dict: dict[str, Tensor], origin: str) -> None:
@@ -70,13 +89,19 @@ def fill_network(network: Network, state_dict: dict[str, Tensor], origin: str) -
     for key, value in state_dict.items():
         if value.is_floating_point():
             value = value.to(torch.float32)
-            if not torch.isfinite(value).all():
+            if not all_finite(value):
                 raise CheckpointError(
                     f"The weights in {origin} hold values that are not numbers (in {key}).",
                     "The training that made them diverged, or the file is damaged; use an earlier checkpoint.",
                 )
         filled[key] = value
     network.load_state_dict(filled, strict=True, assign=True)
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether no value is infinite or not a number."""
+    # A sum meets every value and takes a tenth of the time; as finite values may overflow it, only a finite sum decides.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def load_recognizer(name_or_path: str | Path, device: str | torch.device | None = None) -> Recognizer:
@@ -121,6 +146,14 @@ def hash_weights(state_dict: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _halved(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    half = value.half()
+    # Values beyond 65504, such as variances of unnormalised inputs, would become infinite.
+    return half if torch.isfinite(half).all() else value
+
+
 def save_checkpoint(folder: Path, network: Network, card: Card, *, half: bool = False) -> Card:
     """Write a checkpoint so that it is either whole or not there.
 
@@ -129,7 +162,7 @@ def save_checkpoint(folder: Path, network: Network, card: Card, *, half: bool = 
     folder
         Replaced if it exists.
     half
-        Store floating-point weights as float16, at half the size.
+        Store floating-point weights as float16, at half the size (but for tensors with values beyond its range).
 
     Returns
     -------
@@ -140,20 +173,25 @@ def save_checkpoint(folder: Path, network: Network, card: Card, *, half: bool = 
     for key, value in network.state_dict().items():
         value = value.detach().cpu()
         # A copy: tied weights must not share storage in a safetensors file.
-        state_dict[key] = (value.half() if half and value.is_floating_point() else value).contiguous().clone()
+        state_dict[key] = (_halved(value) if half else value).contiguous().clone()
     card = card.model_copy(update={"content_hash": hash_weights(state_dict)})
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    replaced = staging.with_name(f"{staging.name}-replaced")
     try:
         save_file(state_dict, staging / WEIGHTS)
         write_card(staging, card)
         staging.chmod(0o755)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(replaced)
         staging.rename(folder)
     except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
     return card
 
 

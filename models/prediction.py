@@ -53,11 +53,11 @@ def window_starts(n_samples: int, window: int | None, hop: int | None = None) ->
     window
         Samples the model reads at once, None for any number.
     hop
-        Distance of windows; half a window by default.
+        Distance of windows, at most a window (nothing may stay unheard); half a window by default.
     """
     if window is None or n_samples <= window:
         return [0]
-    hop = hop or max(1, window // 2)
+    hop = min(hop or max(1, window // 2), window)
     starts = list(range(0, n_samples - window, hop))
     return [*starts, n_samples - window]
 

@@ -83,7 +83,7 @@ def family(name: str) -> type[Network]:
     SettingsError
         If there is no such family.
     """
-    if name not in _FAMILIES:
+    if name not in _FAMILIES and name.isidentifier():
         try:
             importlib.import_module(f"models.families.{name}")
         except ModuleNotFoundError as error:

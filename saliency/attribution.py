@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,9 +14,15 @@ from torch import Tensor, nn
 from models.errors import SettingsError
 from models.prediction import hop_samples, window_starts
 from models.recognizer import Recognizer
+from saliency.cells import cells_of, fold_padding
 from saliency.methods import Method, Pass, find_method
 
+__all__ = ["Attribution", "activation_bytes", "attribute", "explain_window", "fold_padding", "working_batch_size"]
+
 Progress = Callable[[float], None]
+
+# What `activation_bytes` measured, by the shape of the features: a forward pass is much for methods that need only one.
+_measured: WeakKeyDictionary[Recognizer, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +32,8 @@ class Attribution:
     Attributes
     ----------
     values
-        float32 ``[frames, n_mels]``; positive supports the class, negative opposes it.
+        float32 ``[frames, n_mels]``; positive supports the class, negative opposes it. Models that read samples have one
+        band (see `saliency.cells`).
     times
         Centre of every frame in seconds, ``[frames]``.
     frequencies
@@ -84,8 +92,12 @@ def working_batch_size(recognizer: Recognizer, features: Tensor) -> int:
         largest = 256
     else:
         budget, largest = 512 * 2**20, 16
+    known = _measured.setdefault(recognizer, {})
+    shape = tuple(features.shape[1:])
+    if shape not in known:
+        known[shape] = activation_bytes(recognizer, features)
     # Values and gradients of every activation, and what the operations keep besides.
-    return int(min(largest, max(1, budget // (3 * activation_bytes(recognizer, features)))))
+    return int(min(largest, max(1, budget // (3 * known[shape]))))
 
 
 def attribute(
@@ -116,22 +128,29 @@ def attribute(
     Raises
     ------
     SettingsError
-        If there is no such class or method, or the model lacks what the method needs.
+        If there is no such class or method, or the model lacks what the method needs, or has no classes to explain.
     """
+    if not recognizer.supports("attribution"):
+        raise SettingsError(
+            f"The scores of {recognizer.name} cannot be attributed to the sound.", "Choose another model or view."
+        )
     index = recognizer.target_index(target)
     chosen = find_method(method)
     settings = chosen.validate(parameters or {})
     missing = chosen.missing(recognizer)
     if missing:
         raise SettingsError(f"{chosen.title} does not work with {recognizer.name}: {missing}", "Choose another method.")
-    frontend = recognizer.frontend
+    cells = cells_of(recognizer.frontend)
+    asked = settings.model_dump(mode="json")
+    settings = cells.scaled(settings)
     window, rate = recognizer.window_samples, recognizer.sample_rate
     starts = window_starts(len(waveform), window, hop_samples(recognizer))
     length = len(waveform) if window is None else min(window, len(waveform))
     if explain is not None:
         starts = [s for s in starts if s < explain[1] * rate and s + length > explain[0] * rate] or starts[:1]
-    total_frames = max(1, frontend.frames_for(len(waveform)))
-    values = np.zeros((total_frames, frontend.n_mels), dtype=np.float64)
+    times = cells.times(len(waveform))
+    total_frames = len(times)
+    values = np.zeros((total_frames, len(cells.frequencies)), dtype=np.float64)
     weights = np.zeros((total_frames, 1))
     gaps: list[float] = []
     passes = 0
@@ -147,26 +166,16 @@ def attribute(
         passes += result.passes
         if result.completeness_gap is not None:
             gaps.append(result.completeness_gap)
-        cells = fold_padding(result.values, frontend.valid_frames(length), frontend.config.padding == "repeat")
-        first = round(start / frontend.hop_length)
-        cells = cells[: total_frames - first]
-        ramp = np.minimum(np.arange(1, len(cells) + 1), np.arange(len(cells), 0, -1)).astype(np.float64)[:, None]
-        values[first : first + len(cells)] += cells * ramp
-        weights[first : first + len(cells)] += ramp
+        first = round(start / cells.hop_length)
+        part = cells.fold(result.values, length)[: total_frames - first]
+        ramp = np.minimum(np.arange(1, len(part) + 1), np.arange(len(part), 0, -1)).astype(np.float64)[:, None]
+        values[first : first + len(part)] += part * ramp
+        weights[first : first + len(part)] += ramp
     values /= np.maximum(weights, 1e-12)
     return Attribution(
-        values.astype(np.float32), frontend.frame_times(total_frames), frontend.frequencies, target, chosen.name,
-        settings.model_dump(mode="json"), max(gaps) if gaps else None, passes,
+        values.astype(np.float32), times, cells.frequencies, target, chosen.name, asked, max(gaps) if gaps else None, passes,
         (starts[0] / rate, (starts[-1] + length) / rate),
     )  # fmt: skip
-
-
-def fold_padding(values: np.ndarray, valid: int, repeated: bool) -> np.ndarray:
-    """Cut the padded frames off; where they repeat the last frame, their relevance belongs to it."""
-    if repeated and len(values) > valid:
-        values = values.copy()
-        values[valid - 1] += values[valid:].sum(axis=0)
-    return values[:valid]
 
 
 def explain_window(

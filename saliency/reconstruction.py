@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter, label
 from models.clip import Clip
 from models.frontends import FrontEnd
 from saliency.attribution import Attribution
+from saliency.cells import cells_of
 
 # Below this column sum an STFT bin belongs to no mel band and copies its nearest covered neighbour.
 COVERED = 1e-8
@@ -246,13 +247,28 @@ def salient_audio(
         Whose mel bands the mask's columns are.
     floor_db
         Level of what is not kept.
+
+    For models that read samples the mask is a gain over time: they have no bands.
     """
+    if frontend.n_mels == 0:
+        return split(clip, clip.waveform * gain_over_time(clip, mask, times, floor_db))
     bins = mel_mask_to_bins(mask, frontend.filterbank.detach().cpu().numpy())
     if floor_db > -80.0:
         floor = 10.0 ** (floor_db / 20.0)
         bins = floor + (1.0 - floor) * bins
     frequencies = np.arange(bins.shape[1]) * frontend.sample_rate / frontend.n_fft
-    kept = filter_with_mask(clip.waveform, clip.sample_rate, bins, times, frequencies)
+    return split(clip, filter_with_mask(clip.waveform, clip.sample_rate, bins, times, frequencies))
+
+
+def gain_over_time(clip: Clip, mask: np.ndarray, times: np.ndarray, floor_db: float = -80.0) -> np.ndarray:
+    """Gain float32 ``[samples]`` of a mask ``[cells, 1]`` in 0..1, linear between the cells' centres so that nothing clicks."""
+    gain = np.interp((np.arange(clip.n_samples) + 0.5) / clip.sample_rate, times, mask[:, 0])
+    floor = 10.0 ** (floor_db / 20.0) if floor_db > -80.0 else 0.0
+    return (floor + (1.0 - floor) * gain).astype(np.float32)
+
+
+def split(clip: Clip, kept: np.ndarray) -> SalientAudio:
+    """A clip as what is kept and the rest."""
     removed = clip.waveform - kept
     energy = float(np.square(clip.waveform, dtype=np.float64).sum())
     share = float(np.square(kept, dtype=np.float64).sum()) / energy if energy > 0 else 0.0
@@ -263,7 +279,7 @@ def keep(
     clip: Clip, attribution: Attribution, frontend: FrontEnd, settings: KeepSettings
 ) -> tuple[np.ndarray, SalientAudio]:
     """The mask of an attribution and the sound it keeps."""
-    step = frontend.hop_length / frontend.sample_rate
+    step = cells_of(frontend).seconds
     mask = attribution_to_mask(attribution.values, step, settings)
     # Outside the explained part nothing is claimed.
     outside = (attribution.times < attribution.explained[0]) | (attribution.times > attribution.explained[1])

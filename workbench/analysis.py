@@ -21,6 +21,7 @@ from models.errors import EarwitnessError, SettingsError
 from models.prediction import Prediction, predict
 from models.recognizer import Recognizer
 from saliency.attribution import Attribution, attribute
+from saliency.cells import cells_of
 from saliency.reconstruction import KeepSettings, SalientAudio, keep, salient_audio
 from workbench import __version__
 
@@ -87,7 +88,8 @@ class Checks:
     Attributes
     ----------
     whole, kept, removed
-        Score of the clip, of what is kept, of what is left.
+        Score of the clip, of what is kept, of what is left; of the explained part where a long clip was not explained as
+        a whole, because the rest would hide any difference.
     control
         Mean score of what is left when an equally large part *elsewhere in time* is removed instead.
     """
@@ -278,7 +280,7 @@ def analyze_with_sound(
         ClipInfo(clip.name, clip.content_hash, clip.duration, clip.sample_rate, clip.n_channels, clip.notes),
         ModelInfo(
             card.name, card.title or card.name, card.family, card.content_hash, card.task, recognizer.sample_rate,
-            frontend.hop_length / frontend.sample_rate,
+            cells_of(frontend).seconds,
         ),
         settings, target, prediction, versions=describe_versions(),
     )  # fmt: skip
@@ -303,19 +305,31 @@ def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: Salient
     """Let the model hear the kept part, the rest, and the clip without an equally large part elsewhere."""
     index = recognizer.target_index(analysis.target)
     assert analysis.mask is not None and analysis.attribution is not None
+    times = analysis.attribution.times
+    start, end = analysis.attribution.explained
+    whole_clip = end - start >= 0.98 * clip.duration
+    first, last = (0, clip.n_samples) if whole_clip else (int(start * clip.sample_rate), int(end * clip.sample_rate))
+    done = 0
 
     def heard(waveform: np.ndarray) -> float:
-        part = Clip.from_array(waveform, clip.sample_rate).at(recognizer.sample_rate)
-        return float(predict(recognizer, part).scores[index])
+        nonlocal done
+        part = Clip.from_array(waveform[:, first:last], clip.sample_rate).at(recognizer.sample_rate)
+        before, done = done, done + 1
 
+        def advance(now: int, total: int) -> None:
+            tell("Checking", (before + now / total) / 6)
+
+        return float(predict(recognizer, part, progress=advance).scores[index])
+
+    explained = (times >= start) & (times <= end)
+    frames = np.flatnonzero(explained if explained.any() else times >= 0)
     controls = []
-    for number, share in enumerate((0.25, 0.5, 0.75)):
-        tell("Checking", (number + 1) / 5)
-        moved = np.roll(analysis.mask, round(share * len(analysis.mask)), axis=0)
-        controls.append(heard(salient_audio(clip, moved, analysis.attribution.times, recognizer.frontend).removed))
-    return Checks(
-        float(analysis.prediction.scores[index]), heard(sound.kept), heard(sound.removed), float(np.mean(controls))
-    )
+    for share in (0.25, 0.5, 0.75):
+        moved = np.zeros_like(analysis.mask)
+        moved[frames] = np.roll(analysis.mask[frames], round(share * len(frames)), axis=0)
+        controls.append(heard(salient_audio(clip, moved, times, recognizer.frontend).removed))
+    whole = float(analysis.prediction.scores[index]) if whole_clip else heard(clip.waveform)
+    return Checks(whole, heard(sound.kept), heard(sound.removed), float(np.mean(controls)))
 
 
 def sound_of(clip: Clip, recognizer: Recognizer, analysis: Analysis) -> SalientAudio:

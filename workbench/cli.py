@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import EarwitnessError
+from workbench import cli_models
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="See, hear and test why a model recognised a sound.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
+app.add_typer(cli_models.app, name="models")
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Name of a model (see 'earwitness models') or a path.")]
 
@@ -159,25 +161,6 @@ def explain(
     typer.echo(f"{analysis.target}: {percent(score)}. {verdict(analysis)}")
     for name in ("report.html", "kept.wav", "removed.wav", "picture.png", "analysis.json", "analysis.earwitness"):
         typer.echo(f"  {output / name}")
-
-
-@app.command()
-def models(as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output.")] = False) -> None:
-    """List the models that are there."""
-    from models.catalog import checkpoint_folders, read_card
-
-    cards = []
-    for folder in checkpoint_folders().values():
-        try:
-            cards.append(read_card(folder))
-        except EarwitnessError as error:
-            typer.echo(f"Error: {error}", err=True)
-    if as_json:
-        typer.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=1, ensure_ascii=False))
-        return
-    for card in cards:
-        figures = ", ".join(f"{m.name} {m.value:.3g} on {m.data}" for m in card.metrics[:2])
-        typer.echo(f"{card.name:20s} {card.title} ({len(card.labels)} classes, {card.task}). {figures}")
 
 
 @app.command()

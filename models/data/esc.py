@@ -40,18 +40,26 @@ def read_esc(root: Path, *, only_esc10: bool = False, categories: Sequence[str] 
     annotation = next((path for path in candidates if path.is_file()), None)
     if annotation is None:
         raise DataError(f"There is no ESC annotation (meta/esc50.csv or meta.csv) in {root}.", WHERE_TO_GET_IT)
-    with annotation.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        # Spreadsheet programs put a byte order mark in front.
+        with annotation.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{annotation.name} cannot be read as a table: {error}.", WHERE_TO_GET_IT) from error
     needed = {"filename", "fold", "category"}
     if not rows or not needed <= set(rows[0]):
         raise DataError(f"{annotation.name} must have the columns {', '.join(sorted(needed))}.", WHERE_TO_GET_IT)
+    numbered = list(enumerate(rows, start=2))
     if only_esc10 and "esc10" in rows[0]:
-        rows = [row for row in rows if row["esc10"].strip().lower() == "true"]
+        numbered = [(number, row) for number, row in numbered if row["esc10"].strip().lower() == "true"]
     if categories is not None:
-        rows = [row for row in rows if row["category"] in set(categories)]
-    labels = list(categories) if categories is not None else sorted({row["category"] for row in rows})
+        unknown = sorted(set(categories) - {row["category"] for _, row in numbered})
+        if unknown:
+            raise DataError(f"{annotation.name} has no class named {', '.join(map(repr, unknown))}.")
+        numbered = [(number, row) for number, row in numbered if row["category"] in set(categories)]
+    labels = list(categories) if categories is not None else sorted({row["category"] for _, row in numbered})
     examples = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in numbered:
         try:
             fold = int(row["fold"])
         except ValueError as error:

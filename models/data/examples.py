@@ -66,6 +66,13 @@ class ExampleSet:
         return f"{len(self.missing)} files are missing ({names}{', ...' if len(self.missing) > 5 else ''})."
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file system takes: too long, or with a zero byte
+        return False
+
+
 def collect(examples: Sequence[Example], labels: Sequence[str], titles: dict[str, str] | None = None) -> ExampleSet:
     """Sort examples into those whose file exists and those whose does not.
 
@@ -74,9 +81,10 @@ def collect(examples: Sequence[Example], labels: Sequence[str], titles: dict[str
     DataError
         If none is there.
     """
-    present, missing = [], []
+    present: list[Example] = []
+    missing: list[Example] = []
     for example in examples:
-        (present if example.path.is_file() else missing).append(example)
+        (present if _is_file(example.path) else missing).append(example)
     if not present:
         where = missing[0].path.parent if missing else "the folder"
         raise DataError(

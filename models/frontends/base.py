@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.errors import MediaError, SettingsError
@@ -39,12 +39,12 @@ class FrontEndConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
-    sample_rate: int = 16000
-    n_mels: int = 128
-    target_length: int | None = None
+    sample_rate: int = Field(default=16000, ge=1)
+    n_mels: int = Field(default=128, ge=0)
+    target_length: int | None = Field(default=None, ge=1)
     padding: Literal["zero", "silence", "repeat"] = "silence"
-    mean: float = 0.0
-    std_scale: float = 1.0
+    mean: float = Field(default=0.0, allow_inf_nan=False)
+    std_scale: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
 
 
 class FrontEnd(nn.Module):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from models.frontends.base import FrontEnd, FrontEndConfig, register_frontend
@@ -32,8 +33,9 @@ class KaldiFbankConfig(FrontEndConfig):
     """Settings of `KaldiFbank`; `f_max` of 0 means half the sample rate."""
 
     kind: str = "kaldi_fbank"
-    f_min: float = 20.0
-    f_max: float = 0.0
+    sample_rate: int = Field(default=16000, ge=100)
+    f_min: float = Field(default=20.0, ge=0.0)
+    f_max: float = Field(default=0.0, ge=0.0)
 
 
 @register_frontend("kaldi_fbank")
@@ -54,6 +56,10 @@ class KaldiFbank(FrontEnd):
         self.n_fft = 1 << (self.win_length - 1).bit_length()
         self.centered = False
         f_max = config.f_max or config.sample_rate / 2
+        if not config.f_min < f_max <= config.sample_rate / 2:
+            raise ValueError(
+                f"f_min, f_max ({config.f_min}, {f_max} Hz) must rise and end at half the sample rate at most"
+            )
         self._mel_range = (config.f_min, f_max)
         banks = kaldi_mel_banks(config.n_mels, self.n_fft, config.sample_rate, config.f_min, f_max)
         self.register_buffer("filterbank", banks, persistent=False)

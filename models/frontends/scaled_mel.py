@@ -20,7 +20,7 @@ class ScaledMelConfig(FrontEndConfig):
 
     kind: str = "scaled_mel"
     padding: Literal["zero", "silence", "repeat"] = "repeat"
-    target_length: int | None = 512
+    target_length: int | None = Field(default=512, ge=1)
     n_fft: int = Field(default=2048, ge=2)
     hop_length: int = Field(default=512, ge=1)
     clip_seconds: float = Field(default=5.119, gt=0.0)
@@ -58,6 +58,10 @@ class ScaledMel(FrontEnd):
         """Samples of one published crop."""
         return round(self.config.clip_seconds * self.sample_rate) - 1
 
+    def frames_for(self, n_samples: int) -> int:
+        """Frames of `log_mel`, which lengthens what is too short to be mirrored."""
+        return super().frames_for(max(n_samples, self.n_fft // 2 + 1))
+
     @property
     def silence(self) -> float:
         """Value of a band that is silent throughout."""
@@ -67,7 +71,9 @@ class ScaledMel(FrontEnd):
         """``ln(1 + S)``, ``[batch, frames, n_mels]``; the ends are mirrored, so at least half a window is needed."""
         if waveform.shape[1] <= self.n_fft // 2:
             waveform = torch.nn.functional.pad(waveform, (0, self.n_fft // 2 + 1 - waveform.shape[1]))
-        return torch.log1p(stft_magnitude(waveform, self.window, self.n_fft, self.hop_length, "reflect") @ self.filterbank.T)
+        return torch.log1p(
+            stft_magnitude(waveform, self.window, self.n_fft, self.hop_length, "reflect") @ self.filterbank.T
+        )
 
     def normalize(self, log_mel: Tensor) -> Tensor:
         """Every band of every clip to -10..10; a constant band to -10."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from models.frontends.base import FrontEnd, FrontEndConfig, register_frontend
@@ -45,12 +46,12 @@ class SlaneyDbConfig(FrontEndConfig):
     """Settings of `SlaneyDb`; sizes in samples. `f_max` of 0 means half the sample rate."""
 
     kind: str = "slaney_db"
-    n_mels: int = 64
-    n_fft: int = 4096
-    win_length: int = 1024
-    hop_length: int = 400
-    f_min: float = 0.0
-    f_max: float = 0.0
+    n_mels: int = Field(default=64, ge=1)
+    n_fft: int = Field(default=4096, ge=2)
+    win_length: int = Field(default=1024, ge=1)
+    hop_length: int = Field(default=400, ge=1)
+    f_min: float = Field(default=0.0, ge=0.0)
+    f_max: float = Field(default=0.0, ge=0.0)
 
 
 @register_frontend("slaney_db")
@@ -68,8 +69,12 @@ class SlaneyDb(FrontEnd):
 
     def __init__(self, config: SlaneyDbConfig) -> None:
         super().__init__(config)
+        if config.win_length > config.n_fft:
+            raise ValueError(f"win_length ({config.win_length}) must not exceed n_fft ({config.n_fft})")
         self.n_fft, self.win_length, self.hop_length = config.n_fft, config.win_length, config.hop_length
         self._range = (config.f_min, config.f_max or config.sample_rate / 2)
+        if not self._range[0] < self._range[1] <= config.sample_rate / 2:
+            raise ValueError(f"f_min, f_max {self._range} Hz must rise and end at half the sample rate at most")
         banks = slaney_banks(config.n_mels, config.n_fft, config.sample_rate, *self._range)
         self.register_buffer("filterbank", banks, persistent=False)
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)

@@ -17,6 +17,7 @@ from models.errors import DataError, EarwitnessError, SettingsError
 from models.prediction import predict
 from models.recognizer import Recognizer
 from models.training.metrics import accuracy, average_precision, confusion_matrix
+from models.training.waveforms import annotated_part
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def evaluate(
     scores, targets, skipped = [], [], [f"{p.name} is missing" for p in examples.missing]
     for number, example in enumerate(usable, start=1):
         try:
-            clip = open_clip(example.path)
+            clip = annotated_part(open_clip(example.path), example)
         except EarwitnessError as error:
             skipped.append(f"{example.path.name}: {error.message}")
             continue

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from captum.attr import LayerActivation, LayerGradientXActivation
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.errors import SettingsError
 from models.network import CamLayer
@@ -39,8 +39,8 @@ class GradCam(Method):
         )
 
     def passes(self, settings: MethodSettings) -> int:
-        """Two: one for the activations, one for their gradients."""
-        return 2
+        """One."""
+        return 1
 
     def attribute(
         self,
@@ -58,13 +58,9 @@ class GradCam(Method):
                 f"Grad-CAM layer {settings.layer} does not exist.", f"There are {len(layers)}, from 0 on."
             )
         layer = layers[settings.layer]
-        model = FromSilence(recognizer, 2, advance)
-        above = model.above(features).requires_grad_(True)
-        activation = LayerActivation(model, layer.module).attribute(above)
-        gradient = LayerGradientXActivation(model, layer.module, multiply_by_inputs=False).attribute(
-            above, target=target
-        )
-        maps, slopes = layer.to_map(activation.detach()), layer.to_map(gradient.detach())
+        model = FromSilence(recognizer, 1, advance)
+        activation, gradient = activation_and_gradient(model, model.above(features), layer.module, target)
+        maps, slopes = layer.to_map(activation), layer.to_map(gradient)
         cam = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1)[0]
         if settings.positive_only:
             cam = cam.clamp(min=0.0)
@@ -72,9 +68,36 @@ class GradCam(Method):
         return Pass(cells, model.calls)
 
 
+def activation_and_gradient(
+    model: Callable[[Tensor], Tensor], inputs: Tensor, module: nn.Module, target: int
+) -> tuple[Tensor, Tensor]:
+    """A module's output, and the gradient of a logit with respect to it; of its last call if it is called repeatedly.
+
+    One forward pass gives both, and is recorded from the module on only.
+    """
+    outputs: list[Tensor] = []
+
+    def begin_here(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_(True))
+        # A copy, because what follows may change it in place.
+        return outputs[-1].clone()
+
+    hook = module.register_forward_hook(begin_here)
+    try:
+        logit = model(inputs)[0, target]
+    finally:
+        hook.remove()
+    return outputs[-1].detach(), torch.autograd.grad(logit, outputs[-1])[0]
+
+
 def spread(cam: np.ndarray, layer: CamLayer, frames: int, n_mels: int) -> np.ndarray:
     """Interpolate a coarse map ``[time, frequency]`` to cells ``[frames, n_mels]``, linearly between cell centres."""
-    steps = layer.time_center + layer.time_step * np.arange(cam.shape[0])
-    rows = layer.frequency_center + layer.frequency_step * np.arange(cam.shape[1])
-    in_time = np.stack([np.interp(np.arange(frames), steps, column) for column in cam.T], axis=1)
-    return np.stack([np.interp(np.arange(n_mels), rows, row) for row in in_time]).astype(np.float32)
+    in_time = interpolation(frames, layer.time_center + layer.time_step * np.arange(cam.shape[0]))
+    in_frequency = interpolation(n_mels, layer.frequency_center + layer.frequency_step * np.arange(cam.shape[1]))
+    return (in_time @ cam @ in_frequency.T).astype(np.float32)
+
+
+def interpolation(n_wanted: int, positions: np.ndarray) -> np.ndarray:
+    """Weights ``[n_wanted, n_positions]`` of values at `positions` for 0, 1, 2, ..., constant beyond the ends."""
+    wanted = np.arange(n_wanted)
+    return np.stack([np.interp(wanted, positions, unit) for unit in np.eye(len(positions))], axis=1)

@@ -37,7 +37,7 @@ class Gradient(Method):
     ) -> Pass:
         """D logit / d log-mel."""
         model = FromSilence(recognizer, 1, advance)
-        values = Saliency(model).attribute(model.above(features), target=target, abs=False)
+        values = Saliency(model).attribute(model.above(features).requires_grad_(), target=target, abs=False)
         return Pass(as_array(values), model.calls)
 
 
@@ -64,7 +64,7 @@ class InputTimesGradient(Method):
     ) -> Pass:
         """(log-mel - silence) * d logit / d log-mel."""
         model = FromSilence(recognizer, 1, advance)
-        values = InputXGradient(model).attribute(model.above(features), target=target)
+        values = InputXGradient(model).attribute(model.above(features).requires_grad_(), target=target)
         return Pass(as_array(values), model.calls)
 
 

@@ -113,7 +113,7 @@ def test_big_frames_are_refused_before_one_is_decoded(monkeypatch: pytest.Monkey
     bomb = with_pyav("mp4", "aac", chirp(48_000), pictures=[grey(255, 2400, 2400)] * 2)
     monkeypatch.setattr("models.video._decoded", lambda *_: pytest.fail("a frame was decoded"))
     with pytest.raises(MediaError, match="2400 x 2400 pixels; the limit is 4147200 pixels") as error:
-        open_clip(bomb)
+        open_clip(bomb, limits=MediaLimits(max_pixels=4147200))
     assert "max_pixels" in error.value.advice
 
 
