@@ -1,0 +1,1 @@
+"""Trained checkpoints, example clips and label lists."""

@@ -276,9 +276,7 @@ def explain_playback(network: PlayItBack, features: Tensor, valid_seconds: float
         notes.insert(0, UNTRAINED)
         notes += [NOMINAL] if config.playbacks > 1 else []
         notes += [LAST_PART] if schedule.squeeze else []
-    return Playback(
-        tuple(found), to_numpy(scores), schedule.clip_seconds, resolution, config.corrected, tuple(notes)
-    )
+    return Playback(tuple(found), to_numpy(scores), schedule.clip_seconds, resolution, config.corrected, tuple(notes))
 
 
 def _selected(network: PlayItBack, heard: Heard) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def make_recognizer(name: str, labels: tuple[str, ...] = ("dog", "rain", "clock"), task: str = "single-label") -> Recognizer:
+def make_recognizer(
+    name: str, labels: tuple[str, ...] = ("dog", "rain", "clock"), task: str = "single-label"
+) -> Recognizer:
     """A recognizer with random weights, the same in every run."""
     torch.manual_seed(3)
     cls = family(name)

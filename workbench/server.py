@@ -28,7 +28,7 @@ POLICY = (
     "connect-src 'self' ws: wss: data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
     "frame-ancestors 'self'"
 )
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})$")
 
 
 async def blob(request: Request) -> Response:
@@ -60,6 +60,13 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
+def _same_host(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # a malformed address
+        return False
+
+
 class Guard:
     """Gives every browser a workspace cookie and safe headers, and turns foreign pages' sockets away.
 
@@ -78,7 +85,7 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if scope["type"] == "websocket":
             origin = headers.get(b"origin", "")
-            if origin and urlsplit(origin).netloc != headers.get(b"host", ""):
+            if origin and not _same_host(origin, headers.get(b"host", "")):
                 await receive()
                 await send({"type": "websocket.close", "code": 4403})
                 return

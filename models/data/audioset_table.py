@@ -59,7 +59,9 @@ def read_audioset_tables(root: Path, *, audio: Path | str | None = None) -> Exam
         if path is None:
             continue
         for number, row in enumerate(read_rows(path, ("video", "class_ids")), start=1):
-            labels = tuple(names[index] for index in _indices(row["class_ids"], f"{path.name}, row {number}", len(names)))
+            labels = tuple(
+                names[index] for index in _indices(row["class_ids"], f"{path.name}, row {number}", len(names))
+            )
             # Only the base name: an annotation must not reach outside the audio folder.
             stem = Path(str(row["video"])).name.removesuffix(".mp4")
             examples.append(Example(_media(folder, stem), labels, fold))

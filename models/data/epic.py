@@ -42,7 +42,9 @@ def seconds_of(timestamp: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-def read_epic_kitchens(root: Path, *, audio: Path | str | None = None, segments: Path | str | None = None) -> ExampleSet:
+def read_epic_kitchens(
+    root: Path, *, audio: Path | str | None = None, segments: Path | str | None = None
+) -> ExampleSet:
     """Actions of EPIC-KITCHENS-100 with the labels ``verb: ...`` and ``noun: ...``; training is fold 1, validation 5.
 
     The classes are the 97 verbs before the 300 nouns, as published models order their two heads. Names come from
@@ -97,7 +99,9 @@ def read_epic_sounds(root: Path, *, audio: Path | str | None = None, segments: P
             where = f"{path.name}, row {number}"
             index = whole_number(row, "class_id", where)
             if names.setdefault(index, str(row["class"])) != str(row["class"]):
-                raise DataError(f"{where}: class {index} has two names, {names[index]!r} and {str(row['class'])[:60]!r}.")
+                raise DataError(
+                    f"{where}: class {index} has two names, {names[index]!r} and {str(row['class'])[:60]!r}."
+                )
             parts.append((_part(row, "annotation_id", where), (names[index],), fold))
     if not parts:
         raise DataError(f"There is neither EPIC_Sounds_train nor EPIC_Sounds_validation (.pkl or .csv) in {root}.")

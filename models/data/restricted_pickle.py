@@ -53,6 +53,7 @@ class _Record:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+
 def _type_name(module: str, name: str) -> str:
     """One name for a class that moved about between versions."""
     return {"Int64Index": "Index", "UInt64Index": "Index", "Float64Index": "Index"}.get(name, name)
@@ -272,5 +273,3 @@ def _arrow_strings(value: Any) -> list[str | None]:
         content[start:stop].decode("utf-8") if here else None
         for start, stop, here in zip(positions[:-1], positions[1:], present, strict=True)
     ]
-
-

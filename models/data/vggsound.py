@@ -29,7 +29,9 @@ def vggsound_classes() -> list[tuple[str, str]]:
         return [(row["name"], row["category"]) for row in csv.DictReader(file)]
 
 
-def read_vggsound(root: Path, *, audio: Path | str | None = None, categories: Sequence[str] | None = None) -> ExampleSet:
+def read_vggsound(
+    root: Path, *, audio: Path | str | None = None, categories: Sequence[str] | None = None
+) -> ExampleSet:
     """Examples of a VGG-Sound folder; the training split is fold 1, the test split fold 5.
 
     Parameters
@@ -66,7 +68,9 @@ def read_vggsound(root: Path, *, audio: Path | str | None = None, categories: Se
         return collect(examples, labels)
     examples = list(_from_folders(Path(audio) if audio is not None else root, labels))
     if not examples:
-        raise DataError(f"There is no VGG-Sound annotation and no folder named after a class in {root}.", WHERE_TO_GET_IT)
+        raise DataError(
+            f"There is no VGG-Sound annotation and no folder named after a class in {root}.", WHERE_TO_GET_IT
+        )
     return collect(examples, labels)
 
 

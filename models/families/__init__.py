@@ -1,0 +1,1 @@
+"""Model families: one file an architecture, each registered by its decorator."""

@@ -192,7 +192,9 @@ class SlowFast(Network):
         channels = [config.width // shrink for shrink in config.shrink]
         for stage in range(4):
             if both:
-                self.add_module(f"s{stage + 1}_fuse", Fuse(channels[1], config.fusion_ratio, config.fusion_kernel, config.alpha))
+                self.add_module(
+                    f"s{stage + 1}_fuse", Fuse(channels[1], config.fusion_ratio, config.fusion_kernel, config.alpha)
+                )
                 channels[0] += channels[1] * config.fusion_ratio
             self.add_module(f"s{stage + 2}", ResStage(stage, channels, config))
             channels = [config.width * 4 * 2**stage // shrink for shrink in config.shrink]

@@ -102,7 +102,9 @@ class HtkMel(FrontEnd):
             raise ValueError(f"win_length ({config.win_length}) must not exceed n_fft ({config.n_fft})")
         f_max = config.f_max or config.sample_rate / 2
         if not config.f_min < f_max <= config.sample_rate / 2:
-            raise ValueError(f"f_min, f_max ({config.f_min}, {f_max} Hz) must rise and end at half the sample rate at most")
+            raise ValueError(
+                f"f_min, f_max ({config.f_min}, {f_max} Hz) must rise and end at half the sample rate at most"
+            )
         self.n_fft, self.win_length, self.hop_length = config.n_fft, config.win_length, config.hop_length
         self.centered = True
         self.floor = float(np.log(config.eps)) if config.compression == "log" else 0.0

@@ -57,7 +57,14 @@ class Bottleneck(nn.Module):
     """Time-only, frequency-only and 1x1 convolution."""
 
     def __init__(
-        self, channels_in: int, inner: int, channels: int, kernel: int, strides: tuple[int, int], groups: int, dilation: int
+        self,
+        channels_in: int,
+        inner: int,
+        channels: int,
+        kernel: int,
+        strides: tuple[int, int],
+        groups: int,
+        dilation: int,
     ) -> None:
         super().__init__()
         self.a = nn.Conv2d(channels_in, inner, (kernel, 1), (1, strides[0]), (kernel // 2, 0), bias=False)
@@ -80,7 +87,14 @@ class ResBlock(nn.Module):
     """``ReLU(shortcut + bottleneck)``; the shortcut is a strided 1x1 convolution where the shape changes."""
 
     def __init__(
-        self, channels_in: int, inner: int, channels: int, kernel: int, strides: tuple[int, int], groups: int, dilation: int
+        self,
+        channels_in: int,
+        inner: int,
+        channels: int,
+        kernel: int,
+        strides: tuple[int, int],
+        groups: int,
+        dilation: int,
     ) -> None:
         super().__init__()
         stride = strides[0] * strides[1]

@@ -193,9 +193,7 @@ class TemPr(nn.Module):
         nn.init.kaiming_uniform_(self.latents)
 
         def self_block() -> nn.ModuleList:
-            attention = Attention(
-                width, width, config.latent_heads, config.latent_dim_head, config.attention_dropout
-            )
+            attention = Attention(width, width, config.latent_heads, config.latent_dim_head, config.attention_dropout)
             feed_forward = FeedForward(width, config.feed_forward_dropout)
             return nn.ModuleList([PreNorm(width, attention), PreNorm(width, feed_forward)])
 
@@ -217,8 +215,9 @@ class TemPr(nn.Module):
         self.reduce = nn.ModuleDict({"2": nn.LayerNorm(width)})
         if config.fusion_of == "predictions":
             n_classes = groups[0]
-            fusion: dict[str, nn.Module] = {"2": nn.Conv1d(n_classes, n_classes, n_passes, groups=n_classes,
-            bias=False)}
+            fusion: dict[str, nn.Module] = {
+                "2": nn.Conv1d(n_classes, n_classes, n_passes, groups=n_classes, bias=False)
+            }
         elif config.fusion == "adaptive":
             fusion = {"2": nn.Conv1d(width, width, n_passes, bias=False)}
         else:

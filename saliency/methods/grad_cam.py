@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from captum.attr import LayerActivation, LayerGradientXActivation
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.errors import SettingsError
 from models.network import CamLayer
@@ -39,8 +39,8 @@ class GradCam(Method):
         )
 
     def passes(self, settings: MethodSettings) -> int:
-        """One."""
-        return 1
+        """Two: one for the activations, one for their gradients."""
+        return 2
 
     def attribute(
         self,
@@ -58,36 +58,18 @@ class GradCam(Method):
                 f"Grad-CAM layer {settings.layer} does not exist.", f"There are {len(layers)}, from 0 on."
             )
         layer = layers[settings.layer]
-        model = FromSilence(recognizer, 1, advance)
-        activation, gradient = activation_and_gradient(model, model.above(features), layer.module, target)
-        maps, slopes = layer.to_map(activation), layer.to_map(gradient)
+        model = FromSilence(recognizer, 2, advance)
+        above = model.above(features).requires_grad_(True)
+        activation = LayerActivation(model, layer.module).attribute(above)
+        gradient = LayerGradientXActivation(model, layer.module, multiply_by_inputs=False).attribute(
+            above, target=target
+        )
+        maps, slopes = layer.to_map(activation.detach()), layer.to_map(gradient.detach())
         cam = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1)[0]
         if settings.positive_only:
             cam = cam.clamp(min=0.0)
         cells = spread(cam.float().cpu().numpy(), layer, features.shape[1], features.shape[2])
         return Pass(cells, model.calls)
-
-
-def activation_and_gradient(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, module: nn.Module, target: int
-) -> tuple[Tensor, Tensor]:
-    """A module's output, and the gradient of a logit with respect to it; of its last call if it is called repeatedly.
-
-    One forward pass gives both, and is recorded from the module on only.
-    """
-    outputs: list[Tensor] = []
-
-    def begin_here(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        outputs.append(output.detach().requires_grad_(True))
-        # A copy, because what follows may change it in place.
-        return outputs[-1].clone()
-
-    hook = module.register_forward_hook(begin_here)
-    try:
-        logit = model(inputs)[0, target]
-    finally:
-        hook.remove()
-    return outputs[-1].detach(), torch.autograd.grad(logit, outputs[-1])[0]
 
 
 def spread(cam: np.ndarray, layer: CamLayer, frames: int, n_mels: int) -> np.ndarray:

@@ -12,7 +12,9 @@ from models.frontends import build_frontend
 from models.frontends.htk_mel import htk_mel_banks
 
 
-@pytest.mark.parametrize(("rate", "n_mels", "f_min", "f_max"), [(16000, 128, 0, 0), (24000, 128, 0, 0), (16000, 40, 50, 7000)])
+@pytest.mark.parametrize(
+    ("rate", "n_mels", "f_min", "f_max"), [(16000, 128, 0, 0), (24000, 128, 0, 0), (16000, 40, 50, 7000)]
+)
 def test_filterbank_is_librosas(rate: int, n_mels: int, f_min: float, f_max: float) -> None:
     expected = librosa.filters.mel(
         sr=rate, n_fft=2048, n_mels=n_mels, htk=True, norm=None, fmin=f_min, fmax=f_max or rate / 2
@@ -53,7 +55,9 @@ def test_short_clips_repeat_their_last_frame() -> None:
 
 @pytest.mark.parametrize("kind", ["htk_mel", "scaled_mel"])
 def test_gradients_are_finite_even_in_silence(kind: str) -> None:
-    frontend = build_frontend({"kind": kind, "target_length": 8, **({"clip_seconds": 0.1} if kind == "scaled_mel" else {})})
+    frontend = build_frontend(
+        {"kind": kind, "target_length": 8, **({"clip_seconds": 0.1} if kind == "scaled_mel" else {})}
+    )
     wave = torch.zeros(2, 2000)
     wave[1, 900:] = torch.randn(1100, generator=torch.Generator().manual_seed(0))
     wave.requires_grad_(True)
@@ -80,7 +84,8 @@ def test_scaled_mel_filterbank_is_librosas_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"win_length": 4096}, {"f_min": 9000.0}, {"f_max": 9000.0}, {"hop_length": 0}, {"eps": 0.0}, {"nonsense": 1}]
+    "values",
+    [{"win_length": 4096}, {"f_min": 9000.0}, {"f_max": 9000.0}, {"hop_length": 0}, {"eps": 0.0}, {"nonsense": 1}],
 )
 def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(SettingsError):

@@ -102,6 +102,7 @@ def test_published_code_lets_batch_mates_matter() -> None:
 def test_published_sizes() -> None:
     """Parameter counts of the specification."""
     with torch.device("meta"):
+
         def count(**values: Any) -> int:
             network = PlayItBack(PlayItBackConfig.model_validate(values))
             return sum(parameter.numel() for parameter in network.parameters())

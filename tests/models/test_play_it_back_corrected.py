@@ -81,7 +81,9 @@ def test_profile_peaks_where_its_token_is() -> None:
 
 def test_soft_mask_has_a_fixed_size() -> None:
     """Its mean is the budget, and no gradient can change that."""
-    profile = (3 * torch.randn(4, 400, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).requires_grad_()
+    profile = (
+        3 * torch.randn(4, 400, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ).requires_grad_()
     valid = torch.arange(400)[None] < torch.tensor([400, 300, 100, 40])[:, None]
     mask = soft_mask(profile, valid, 0.25, 1.0)
     mean = mask.sum(dim=1) / valid.sum(dim=1)
@@ -136,7 +138,9 @@ def test_gradients_go_where_they_should(step: int, multi_label: bool) -> None:
     decoder_loss(network, network.listen(features), targets, multi_label).backward()
     assert all(parameter.grad is None for parameter in network.time_slots.parameters())
     assert all(parameter.grad is not None for name, parameter in network.decoder.named_parameters())
-    assert all(parameter.grad is not None for name, parameter in network.encoder.named_parameters() if "head" not in name)
+    assert all(
+        parameter.grad is not None for name, parameter in network.encoder.named_parameters() if "head" not in name
+    )
 
 
 def test_unlabelled_clips_teach_the_slots_too() -> None:

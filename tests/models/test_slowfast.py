@@ -218,7 +218,9 @@ def test_older_and_unused_label_embedding_entries_are_converted() -> None:
     assert config.label_embedding_size == 6
     assert set(SlowFast.convert_state_dict(older, config)) == set(weights)
     # A projection of another width (an abandoned draft) is dropped.
-    draft = {k: v for k, v in weights.items() if not k.startswith("linear1")} | {"linear.weight": torch.zeros(2048, 300)}
+    draft = {k: v for k, v in weights.items() if not k.startswith("linear1")} | {
+        "linear.weight": torch.zeros(2048, 300)
+    }
     config = SlowFast.infer_config(draft, {"n_frames": 32})
     assert config.label_embedding_size == 0
     assert "linear1.weight" not in SlowFast.convert_state_dict(draft, config)

@@ -31,7 +31,9 @@ def wav(path: Path, seconds: float = 0.1, rate: int = 16000) -> None:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("text", ["str", "object"])
 @pytest.mark.parametrize("index", [None, ["P01_0", "P01_1", "P01_2"]])
-def test_tables_are_read_as_pandas_reads_them(tmp_path: Path, protocol: int, text: str, index: list[str] | None) -> None:
+def test_tables_are_read_as_pandas_reads_them(
+    tmp_path: Path, protocol: int, text: str, index: list[str] | None
+) -> None:
     frame = pd.DataFrame(
         {
             "video": ["a_000001.mp4", "b_000002.mp4", "c_000003.mp4"], "class": ["x", "é, y", "z"], "class_id": [0, 1, 2],
@@ -91,7 +93,11 @@ def test_classes_are_in_the_order_of_published_models() -> None:
 
 @pytest.mark.parametrize("layout", ["official", "split csv", "pickle"])
 def test_vggsound_annotations(tmp_path: Path, layout: str) -> None:
-    rows = [("--abc_d", 30, "bird chirping, tweeting", "train"), ("xyz", 5, "air horn", "test"), ("gone", 0, "air horn", "test")]
+    rows = [
+        ("--abc_d", 30, "bird chirping, tweeting", "train"),
+        ("xyz", 5, "air horn", "test"),
+        ("gone", 0, "air horn", "test"),
+    ]
     names = [name for name, _ in vggsound_classes()]
     if layout == "official":
         (tmp_path / "vggsound.csv").write_text("".join(f'{i},{s},"{c}",{p}\n' for i, s, c, p in rows))
@@ -171,7 +177,11 @@ def test_kitchens_with_long_recordings(tmp_path: Path, pickled: bool) -> None:
     found = read_epic_kitchens(tmp_path)
     assert len(found.labels) == 397 and found.labels[3] == "verb: open" and found.labels[97] == "noun: 0"
     (example,) = found.examples
-    assert example.labels == ("verb: open", "noun: 299") and (example.start, example.stop, example.fold) == (0.25, 0.75, 5)
+    assert example.labels == ("verb: open", "noun: 299") and (example.start, example.stop, example.fold) == (
+        0.25,
+        0.75,
+        5,
+    )
     assert [p.name for p in found.missing] == ["P02_05.wav"]
     (cut,) = read_epic_kitchens(tmp_path, segments=tmp_path / "parts").examples
     samples, rate = soundfile.read(cut.path, dtype="float32")

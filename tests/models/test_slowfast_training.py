@@ -125,7 +125,9 @@ def test_optimizer_and_frozen_batch_norm() -> None:
     before = {k: v.clone() for k, v in network.state_dict().items() if "running_mean" in k}
     network(torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0)))
     changed = [k for k, v in network.state_dict().items() if k in before and not torch.equal(v, before[k])]
-    assert sorted(changed) == [f"{n}.running_mean" for n in ("s1.pathway0_stem.bn", "s1.pathway1_stem.bn", "s1_fuse.bn")]
+    assert sorted(changed) == [
+        f"{n}.running_mean" for n in ("s1.pathway0_stem.bn", "s1.pathway1_stem.bn", "s1_fuse.bn")
+    ]
 
 
 def test_precise_batch_norm_measures_the_population() -> None:

@@ -215,7 +215,9 @@ def frontend(case: Case, n_levels: int) -> PlayItBackMel:
     n_mels = config.get("n_mels") or config["crop_size"][1]
     return PlayItBackMel(
         PlayItBackMelConfig(
-            sample_rate=config["sampling_rate"], n_mels=n_mels, n_levels=n_levels,
+            sample_rate=config["sampling_rate"],
+            n_mels=n_mels,
+            n_levels=n_levels,
             schedule=schedule,  # type: ignore[arg-type]
         )
     )
@@ -231,9 +233,7 @@ def run_log_mel(case: Case) -> Values:
     """One level of a clip, before AudioSet's levels are squeezed."""
     level = case.config["level"] - 1
     front = frontend(case, max(level + 1, 2))
-    front.config = front.config.model_copy(
-        update={"schedule": front.schedule.model_copy(update={"squeeze": False})}
-    )
+    front.config = front.config.model_copy(update={"schedule": front.schedule.model_copy(update={"squeeze": False})})
     log_mel = front.level_log_mel(clip_of(case, front), level)[0]
     return {"logmel": log_mel[:: case.config.get("frame_stride", 1)], "num_frames": np.int64(log_mel.shape[0])}
 

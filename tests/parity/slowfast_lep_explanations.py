@@ -32,7 +32,6 @@ from tests.parity.slowfast_lep_helpers import (
 def run_attribution(case: Case) -> list[Comparison]:
     """Gradient, integrated gradients, guided backpropagation and exact class activation maps."""
 
-
     network = build(case)
     config = network.config
     settings = {"kind": "htk_mel", "target_length": config.n_frames, "n_mels": config.n_mels}

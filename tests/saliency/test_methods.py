@@ -7,16 +7,20 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tests.conftest import TINY, make_recognizer
 
 from models.errors import SettingsError
 from models.recognizer import Recognizer
 from saliency.attribution import attribute, fold_padding, working_batch_size
 from saliency.methods import METHODS, find_method
 from saliency.methods.base import FromSilence
+from tests.conftest import TINY, make_recognizer
 
 # With random weights everything may speak against a class: Grad-CAM keeps its signs here.
-SMALL = {"grad_cam": {"positive_only": False}, "integrated_gradients": {"steps": 8}, "occlusion": {"frames": 32, "bands": 16}}
+SMALL = {
+    "grad_cam": {"positive_only": False},
+    "integrated_gradients": {"steps": 8},
+    "occlusion": {"frames": 32, "bands": 16},
+}
 CASES = [(name, method) for name in sorted(TINY) for method in METHODS]
 
 
@@ -182,7 +186,9 @@ def test_batch_size_is_bounded_by_memory(chirp: np.ndarray) -> None:
 def test_two_threads_get_the_maps_they_would_get_alone(method: str, chirp: np.ndarray) -> None:
     """Two visitors, one model, hook-based methods: the lock or the replica keeps them apart."""
     recognizer = make_recognizer("resnet_attention")
-    alone = {label: attribute(recognizer, chirp, label, method, SMALL.get(method)).values for label in recognizer.labels}
+    alone = {
+        label: attribute(recognizer, chirp, label, method, SMALL.get(method)).values for label in recognizer.labels
+    }
     for shared in (True, False):
         found: list[tuple[str, np.ndarray]] = []
 

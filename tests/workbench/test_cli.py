@@ -21,7 +21,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_predict_writes_only_json_to_standard_output() -> None:
-    done = run("predict", str(CLIPS / "dog_garden.flac"), str(CLIPS / "rain_steady.flac"), "--model", "resnet-esc10", "--json")
+    done = run(
+        "predict", str(CLIPS / "dog_garden.flac"), str(CLIPS / "rain_steady.flac"), "--model", "resnet-esc10", "--json"
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert [r["name"] for r in results] == ["dog_garden.flac", "rain_steady.flac"]
@@ -34,7 +36,9 @@ def test_predict_writes_only_json_to_standard_output() -> None:
 
 def test_explain_writes_everything(tmp_path: Path) -> None:
     clip = CLIPS / "rooster_farmyard.flac"
-    done = run("explain", str(clip), "--model", "resnet-esc10", "--method", "integrated_gradients", "--output", str(tmp_path))
+    done = run(
+        "explain", str(clip), "--model", "resnet-esc10", "--method", "integrated_gradients", "--output", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     for name in ("report.html", "kept.wav", "removed.wav", "picture.png", "analysis.json", "analysis.earwitness"):
         assert (tmp_path / name).stat().st_size > 500

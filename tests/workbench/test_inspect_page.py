@@ -72,6 +72,43 @@ def test_another_example_and_another_method() -> None:
     assert "rooster" in app.button(key="bar_0").label
 
 
+def test_the_address_that_changed_is_followed() -> None:
+    """What "back" does in a browser."""
+    app = open_page()
+    app.button(key="example_rooster_farmyard").click()
+    settle(app.run())
+    assert app.query_params["clip"] == ["rooster_farmyard"] or app.query_params["clip"] == "rooster_farmyard"
+    app.query_params["clip"] = "rain_steady"
+    settle(app.run())
+    assert "rain" in app.button(key="bar_0").label
+
+
+def test_menus_show_labels_as_they_are() -> None:
+    app = open_page()
+    assert app.selectbox(key="target").options[0] == "The most likely"
+    assert not any("\\" in option for option in app.selectbox(key="target").options)
+
+
+def test_a_failed_analysis_comes_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that looks again must not start what failed over and over."""
+    import workbench.analysis as core
+    from models.errors import SettingsError
+
+    calls = []
+
+    def fail(*_: object, **__: object) -> None:
+        calls.append(1)
+        raise SettingsError("This cannot be explained.", "Take another method.")
+
+    monkeypatch.setattr(core, "analyze_with_sound", fail)
+    app = open_page(clip="clock_hallway", method="input_x_gradient")
+    for _ in range(5):
+        app.run()
+        time.sleep(0.05)
+    assert app.error and not app.exception
+    assert len(calls) == 1
+
+
 def test_upload_becomes_the_clip() -> None:
     app = open_page()
     app.file_uploader[0].upload("my cry.flac", (CLIPS / "baby_nursery.flac").read_bytes(), "audio/flac")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.benchmarks.bench_localization import rows
 
 from models.catalog import SHIPPED, checkpoint_folders, read_card
 from models.checkpoint import load_recognizer
 from models.clip import open_clip
 from models.prediction import predict
 from models.recognizer import Recognizer
+from tests.benchmarks.bench_localization import rows
 
 CLIPS = sorted((Path(__file__).parents[2] / "assets" / "clips").glob("*.flac"))
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.clip import Clip, MediaLimits, open_clip
 from workbench.blobs import STORE
-from workbench.engine.pool import Engine, Job
+from workbench.engine.pool import Engine, Job, Work
 
 if TYPE_CHECKING:
     from saliency.reconstruction import SalientAudio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from workbench.player.data import PlayerData
 
 T = TypeVar("T")
+RETRY_AFTER = 30.0  # seconds after which a failed job may be tried again
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +76,31 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
+def _once(engine: Engine, key: str, work: Work) -> Job:
+    """The job with this key, even if it failed a moment ago: a page that looks again and again must come to rest."""
+    found = engine.find(key)
+    if found is not None and found.state == "failed" and time.monotonic() - found.started < RETRY_AFTER:
+        return found
+    return engine.submit(key, work)
+
+
 def submit_open(engine: Engine, data: bytes, name: str, limits: MediaLimits | None = None) -> Job:
     """Decode an uploaded file; the result is a `Clip`."""
     key = digest("open", hashlib.sha256(data).hexdigest(), name, limits.model_dump() if limits else None)
     return engine.submit(key, lambda job: open_clip(data, name=name, limits=limits))
 
 
+def submit_thumbnail(engine: Engine, example_id: str) -> Job:
+    """Draw the small picture of an example; the result is a PNG."""
+    from workbench.examples import thumbnail
+
+    return engine.submit(digest("thumbnail", example_id), lambda job: thumbnail(example_id))
+
+
 def submit_analysis(engine: Engine, clip: Clip, model: str, settings: AnalysisSettings, scale: Scale) -> Job:
     """Analyse a clip; the result and the partial results are `Shown`."""
     key = digest("analysis", clip.content_hash, clip.name, model, settings.model_dump(mode="json"), scale)
-    return engine.submit(key, lambda job: _analyze(engine, job, clip, model, settings, scale))
+    return _once(engine, key, lambda job: _analyze(engine, job, clip, model, settings, scale))
 
 
 def _analyze(engine: Engine, job: Job, clip: Clip, model: str, settings: AnalysisSettings, scale: Scale) -> Shown:
@@ -131,7 +148,7 @@ def submit_downloads(engine: Engine, clip: Clip, shown: Shown) -> Job:
     """Make the files of an analysis; the result is a list of `Download`."""
     analysis = shown.analysis
     key = digest("downloads", clip.content_hash, clip.name, analysis.summary())
-    return engine.submit(key, lambda job: _downloads(job, clip, shown))
+    return _once(engine, key, lambda job: _downloads(job, clip, shown))
 
 
 def _downloads(job: Job, clip: Clip, shown: Shown) -> list[Download]:
@@ -150,7 +167,7 @@ def _downloads(job: Job, clip: Clip, shown: Shown) -> list[Download]:
         Download("What is left (WAV)", f"{stem}-left.wav", "audio/wav", encode_wav(sound.removed, clip.sample_rate, "FLOAT")),
         Download("Picture (PNG)", f"{stem}.png", "image/png", picture_png(clip, analysis)),
         Download("Numbers (JSON)", f"{stem}-analysis.json", "application/json", summary),
-        Download("Analysis (to reopen)", f"{stem}.earwitness", "application/zip", analysis.to_zip()),
+        Download("All data (.earwitness)", f"{stem}.earwitness", "application/zip", analysis.to_zip()),
     ]  # fmt: skip
 
 

@@ -50,6 +50,7 @@ class Job:
     result: Any = None
     error: EarwitnessError | None = None
     started: float = 0.0
+    told: float = 0.0
     _cancel: threading.Event = field(default_factory=threading.Event)
     _finished: threading.Event = field(default_factory=threading.Event)
 
@@ -63,14 +64,16 @@ class Job:
         """Estimate from the share that is done of the present stage; None while nothing can be said."""
         if self.state != "running" or self.share < 0.05:
             return None
-        return (time.monotonic() - self.started) * (1 - self.share) / self.share
+        since = time.monotonic() - self.told  # or a step that takes long to tell again would seem to move away
+        return max(0.0, (self.told - self.started) * (1 - self.share) / self.share - since)
 
     def progress(self, stage: str, share: float) -> None:
         """To be called by the work; raises `CancelledError` when the job was cancelled."""
         if self._cancel.is_set():
             raise CancelledError
+        self.told = time.monotonic()
         if stage != self.stage:
-            self.started = time.monotonic()
+            self.started = self.told
         self.stage, self.share = stage, share
 
     def cancel(self) -> None:
@@ -83,6 +86,7 @@ class Job:
 
 
 Work = Callable[[Job], Any]
+FOLLOWERS = 2000  # visitors whose present wish is remembered
 
 
 class Engine:
@@ -100,6 +104,7 @@ class Engine:
         self.workers = workers or max(1, min(4, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="engine")
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._followed: OrderedDict[str, str] = OrderedDict()
         self._remembered = remembered
         self._lock = threading.Lock()
         self._loaded: dict[str, Any] = {}
@@ -110,7 +115,10 @@ class Engine:
         """The job with this key: the one there is, unless it failed or was cancelled, else a new one."""
         with self._lock:
             job = self._jobs.get(key)
-            if job is not None and job.state not in ("failed", "cancelled") and not job._cancel.is_set():
+            usable = job is not None and (
+                job.state == "done" or (job.state in ("waiting", "running") and not job._cancel.is_set())
+            )
+            if job is not None and usable:
                 self._jobs.move_to_end(key)
                 return job
             job = Job(key)
@@ -120,6 +128,20 @@ class Engine:
                 del self._jobs[old]
         self._pool.submit(self._run, job, work)
         return job
+
+    def follow(self, visitor: str, job: Job) -> None:
+        """Note that a visitor waits for this job now; what was waited for before is cancelled if nobody else does.
+
+        Otherwise every choice that is changed while its result is computed would hold a worker for nothing.
+        """
+        with self._lock:
+            before = self._followed.pop(visitor, job.key)
+            self._followed[visitor] = job.key
+            while len(self._followed) > FOLLOWERS:
+                self._followed.popitem(last=False)
+            left = self._jobs.get(before) if before not in self._followed.values() else None
+        if left is not None and not left.finished:
+            left.cancel()
 
     def find(self, key: str) -> Job | None:
         """The job with this key, if it is still remembered."""
