@@ -13,6 +13,7 @@ from PIL import Image
 from models.clip import Clip, encode_wav
 from saliency.reconstruction import SalientAudio, smoothed
 from workbench.analysis import Analysis
+from workbench.labels import spoken
 from workbench.player.data import (
     Curve,
     FrequencyAxis,
@@ -23,13 +24,17 @@ from workbench.player.data import (
     Segment,
     SpectrogramImage,
     Track,
+    Video,
     Waveform,
 )
-from workbench.verdict import kept_spans
+from workbench.verdict import explained_part, kept_spans
 
 Scale = Literal["mel", "linear", "log"]
 ROWS, MAX_COLUMNS = 256, 2400
 ROUND_HZ = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 12000, 16000, 24000, 48000, 96000)
+SILENCE_DB = -120.0
+HIGHEST_HEARD = 24000.0  # Hz; a mel or log axis ends here, above it a recording at 192 kHz would be mostly empty
+MAX_VIDEO_BYTES = 48 * 2**20
 LINEAR_STEPS = (500, 1000, 2000, 4000, 8000, 16000, 32000)
 
 
@@ -46,6 +51,11 @@ def from_scale(value: np.ndarray, scale: Scale) -> np.ndarray:
     if scale == "mel":
         return 700.0 * (10.0 ** (value / 2595.0) - 1.0)
     return 2.0**value if scale == "log" else value
+
+
+def display_top(sample_rate: int, scale: Scale) -> float:
+    """Upper edge of a frequency axis in Hz; only a linear one shows what lies above human hearing."""
+    return sample_rate / 2 if scale == "linear" else min(sample_rate / 2, HIGHEST_HEARD)
 
 
 def row_frequencies(f_max: float, scale: Scale, rows: int = ROWS) -> np.ndarray:
@@ -100,8 +110,11 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int, scale: Scale, f_max: 
 
 
 def level_range(image: np.ndarray) -> tuple[float, float]:
-    """DB range to show: up to the loudest cell, down to just above the noise floor but at least 50 and at most 90 dB."""
-    top = float(np.quantile(image, 0.9995))
+    """DB range to show: up to the loudest cell, down to just above the noise floor but at least 50 and at most 90 dB.
+
+    Never below -120 dB, so that silence looks empty.
+    """
+    top = max(float(np.quantile(image, 0.9995)), SILENCE_DB)
     bottom = float(np.quantile(image, 0.10))
     return float(np.clip(bottom, top - 90.0, top - 50.0)), top
 
@@ -187,6 +200,19 @@ def audible_gain(waveform: np.ndarray) -> float | None:
     return round(gain, 1) if gain >= 3.0 else None
 
 
+def moving_picture(clip: Clip, publish: Callable[[bytes, str], str]) -> Video | None:
+    """The clip's own video file, where it begins with the sound, browsers can show it, and it is not too large."""
+    track = clip.video
+    if track is None or abs(track.start) > 0.2 or not isinstance(track.source.content, bytes):
+        return None
+    data = track.source.content
+    if len(data) > MAX_VIDEO_BYTES:
+        return None
+    if data[4:8] == b"ftyp":
+        return Video(url=publish(data, "video/mp4"), label=clip.name)
+    return Video(url=publish(data, "video/webm"), label=clip.name) if data[:4] == b"\x1a\x45\xdf\xa3" else None
+
+
 def player_data(
     clip: Clip,
     analysis: Analysis | None,
@@ -202,7 +228,7 @@ def player_data(
     publish
         Makes bytes of a MIME type reachable and returns their URL (an own route in the app, a data URL in a report).
     """
-    f_max = clip.sample_rate / 2
+    f_max = display_top(clip.sample_rate, scale)
     duration = max(clip.duration, 1e-3)
     image = spectrogram_db(clip.waveform, clip.sample_rate, scale, f_max)
     bottom, top = level_range(image)
@@ -214,7 +240,8 @@ def player_data(
         return Track(id=name, label=label, url=url, gain_db=audible_gain(waveform * gain) if offer_gain else None)
 
     tracks = [track("original", "Original", clip.waveform, False)]
-    overlay, segments = None, None
+    overlay = None
+    segments: list[Segment] = []  # an empty lane keeps its place until there are some
     if analysis is not None and analysis.attribution is not None and analysis.mask is not None and sound is not None:
         tracks.append(track("kept", "What it heard", sound.kept, True))
         tracks.append(track("removed", "What is left", sound.removed, True))
@@ -233,19 +260,24 @@ def player_data(
         segments = [
             Segment(start=s, end=min(e, duration), label=str(number), kind="kept")
             for number, (s, e) in enumerate(kept_spans(analysis), start=1)
+            if s < duration
         ]
+        part = explained_part(analysis)
+        if part is not None:
+            segments.append(Segment(start=part[0], end=part[1], label="Explained part"))
     curve = None
     if analysis is not None and len(analysis.prediction.windows) > 1:
         column = analysis.prediction.labels.index(analysis.target)
         times = analysis.prediction.windows.mean(axis=1)
         curve = Curve(
-            label=analysis.target,
+            label=spoken(analysis.target),
             times=times.astype(float).tolist(),
             values=np.clip(analysis.prediction.window_scores[:, column], 0, 1).astype(float).tolist(),
         )
     return PlayerData(
         duration=duration, clip_id=f"{clip.content_hash[:24]}-{scale}", tracks=tracks, overlay=overlay, segments=segments,
-        curve=curve, waveform=waveform_peaks(clip.waveform), frequency_axis=frequency_axis(f_max, scale), initial=initial,
+        curve=curve, video=moving_picture(clip, publish), waveform=waveform_peaks(clip.waveform),
+        frequency_axis=frequency_axis(f_max, scale), initial=initial,
         spectrogram=SpectrogramImage(
             url=publish(grey_png(grey), "image/png"), start=0.0, end=duration, db_min=round(bottom, 1), db_max=round(top, 1)
         ),

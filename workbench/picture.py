@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from models.clip import Clip
 from saliency.reconstruction import smoothed
 from workbench.analysis import Analysis
-from workbench.figures import frequency_axis, level_range, on_display, spectrogram_db, strength
+from workbench.figures import display_top, frequency_axis, level_range, on_display, spectrogram_db, strength
 from workbench.labels import spoken
 from workbench.verdict import percent, verdict
 
@@ -24,7 +24,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def picture_png(clip: Clip, analysis: Analysis) -> bytes:
     """PNG of 1200 x 584 pixels: verdict, spectrogram, overlay, outline of what is kept."""
-    f_max = clip.sample_rate / 2
+    f_max = display_top(clip.sample_rate, "mel")
     image = spectrogram_db(clip.waveform, clip.sample_rate, "mel", f_max)
     bottom, top = level_range(image)
     grey = 255 - 225 * np.clip((image - bottom) / (top - bottom), 0, 1)

@@ -12,7 +12,7 @@ from workbench.analysis import Analysis
 from workbench.figures import data_url, player_data
 from workbench.labels import spoken
 from workbench.player import standalone_assets
-from workbench.verdict import percent, trust, verdict
+from workbench.verdict import part_in_words, percent, trust, verdict, without_it
 
 # Nothing from outside is loaded, whatever a clip or label is called.
 _POLICY = (
@@ -34,6 +34,7 @@ p { margin: 4px 0 10px; } .muted { color: var(--muted); }
 .bar i { display: block; height: 100%; background: var(--muted); } .target .bar i { background: var(--accent); }
 .row { display: contents; } .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px; margin: 16px 0; }
+.card.stage { background: var(--page); }
 table { border-collapse: collapse; width: 100%; } td { padding: 3px 12px 3px 0; vertical-align: top; }
 td:first-child { color: var(--muted); white-space: nowrap; } code { overflow-wrap: anywhere; }
 """
@@ -65,7 +66,9 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     ]
     rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in facts if v)
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in trust(analysis))
-    notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in analysis.clip.notes)
+    said = f"{verdict(analysis)} {without_it(analysis)}".strip()
+    remarks = [text for text in (part_in_words(analysis), *analysis.clip.notes) if text]
+    notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in remarks)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
@@ -74,8 +77,8 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
 <body><main>
 <p class="muted">Earwitness report: {escape(analysis.clip.name)}</p>
 <h1>{escape(spoken(analysis.target))}: {percent(target_score)}</h1>
-<p>{escape(verdict(analysis))}</p>{notes}
-<div class="card"><div id="player" class="earwitness-player"></div></div>
+<p>{escape(said)}</p>{notes}
+<div class="card stage"><div id="player" class="earwitness-player"></div></div>
 <h2>What the model says</h2><div class="card bars">{bars}</div>
 <h2>Can I trust this?</h2><div class="card">{sentences}</div>
 <h2>How it was made</h2><div class="card"><table>{rows}</table></div>

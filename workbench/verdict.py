@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.analysis import Analysis
+from workbench.labels import spoken
 
 
 def percent(score: float) -> str:
@@ -26,7 +27,15 @@ def hertz(value: float) -> str:
     return f"{round(value, -1):.0f} Hz" if value >= 100 else f"{value:.0f} Hz"
 
 
-def kept_spans(analysis: Analysis, most: int = 4) -> list[tuple[float, float]]:
+def clock(seconds: float, duration: float) -> str:
+    """A time within a clip: seconds with two digits, minutes and seconds where the clip is longer than the player counts so."""
+    if duration <= 90:
+        return f"{seconds:.2f}"
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def kept_spans(analysis: Analysis, most: int = 12) -> list[tuple[float, float]]:
     """Stretches of time in seconds that hold what is kept, the strongest `most` of them in order of time.
 
     Gaps of under 0.15 s are bridged; stretches that hold under 5 % of what is kept are left out.
@@ -66,26 +75,98 @@ def kept_band(analysis: Analysis) -> tuple[float, float] | None:
 
 
 def spans_in_words(spans: list[tuple[float, float]], duration: float) -> str:
-    """Time spans as a phrase."""
+    """Time spans as a phrase; more than three are counted instead of listed."""
     if not spans:
         return ""
+    unit = " s" if duration <= 90 else " min"
     if sum(e - s for s, e in spans) > 0.85 * duration:
         return "all through the clip"
-    parts = [f"{s:.2f}-{e:.2f}" for s, e in spans]
-    return (parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}") + " s"
+    if len(spans) > 3:
+        what = "short moments" if sum(e - s for s, e in spans) < 0.5 * len(spans) else "stretches"
+        return f"{len(spans)} {what} between {clock(spans[0][0], duration)} and {clock(spans[-1][1], duration)}{unit}"
+    parts = [f"{clock(s, duration)}–{clock(e, duration)}" for s, e in spans]
+    return (parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}") + unit
+
+
+def is_silent(analysis: Analysis) -> bool:
+    """Whether the clip holds nothing but zeros."""
+    return "The file is silent." in analysis.clip.notes
 
 
 def verdict(analysis: Analysis) -> str:
     """What the model went by, as one sentence; empty while there is no explanation."""
     if analysis.mask is None:
         return ""
+    if is_silent(analysis):
+        return "There is nothing to hear in this clip: this is what the model says to silence."
     if not analysis.mask.any():
         return "Nothing in this clip supports this class, so there is nothing to hear."
     band = kept_band(analysis)
     assert band is not None
-    where = spans_in_words(kept_spans(analysis), analysis.clip.duration)
-    verb = "What speaks against it lies at" if analysis.settings.keep.sign == "opposes" else "It went by"
-    return f"{verb} {where}, {hertz(band[0])} to {hertz(band[1])}."
+    spans = kept_spans(analysis)
+    where = spans_in_words(spans, analysis.clip.duration)
+    if where[:1].isdigit() and len(spans) <= 3:
+        where = f"the sound at {where}"
+    elif where.startswith("all"):
+        where = f"sound {where}"
+    verb = "What speaks against it is" if analysis.settings.keep.sign == "opposes" else "It went by"
+    return f"{verb} {where}, from {hertz(band[0])} to {hertz(band[1])}."
+
+
+def without_it(analysis: Analysis) -> str:
+    """What the model says when the kept part is missing, as one sentence; empty before it was checked."""
+    checks = analysis.checks
+    if checks is None or analysis.mask is None or not analysis.mask.any() or is_silent(analysis):
+        return ""
+    if explained_part(analysis) is not None:
+        return f"In that part of the clip it says {percent(checks.whole)}, and {percent(checks.removed)} without what is kept."
+    if checks.removed > checks.whole - 0.05:
+        return f"Without that part it still says {percent(checks.removed)}, so that part alone does not decide."
+    return f"Without that part: {percent(checks.removed)}."
+
+
+def explained_part(analysis: Analysis) -> tuple[float, float] | None:
+    """Start and end in seconds of what was explained, if that is not the whole clip."""
+    if analysis.attribution is None:
+        return None
+    start, end = analysis.attribution.explained
+    end = min(end, analysis.clip.duration)
+    return (start, end) if end - start < 0.98 * analysis.clip.duration else None
+
+
+def part_in_words(analysis: Analysis) -> str:
+    """That only a part of a long clip was explained, as one sentence; empty if all of it was."""
+    part = explained_part(analysis)
+    if part is None:
+        return ""
+    duration = analysis.clip.duration
+    unit = "s" if duration <= 90 else "min"
+    why = " There the model is most sure of this class." if analysis.settings.explain is None else ""
+    return f"Only {clock(part[0], duration)} to {clock(part[1], duration)} {unit} is explained and checked.{why}"
+
+
+def region_in_words(analysis: Analysis, start: float, end: float, f_low: float, f_high: float) -> str:
+    """How much of what supports and of what opposes the class lies in a box in time (s) and frequency (Hz)."""
+    attribution = analysis.attribution
+    if attribution is None:
+        return ""
+    inside = np.outer(
+        (attribution.times >= start) & (attribution.times <= end),
+        (attribution.frequencies >= f_low) & (attribution.frequencies <= f_high),
+    )
+
+    def share(values: np.ndarray) -> str:
+        total = float(values.sum(dtype=np.float64))
+        return percent(float((values * inside).sum(dtype=np.float64)) / total) if total > 0 else "nothing"
+
+    label = spoken(analysis.target)
+    duration = analysis.clip.duration
+    unit = "s" if duration <= 90 else "min"
+    return (
+        f"The region {clock(start, duration)}–{clock(end, duration)} {unit}, {hertz(f_low)} to {hertz(f_high)}, holds "
+        f"{share(np.maximum(attribution.values, 0))} of what supports {label} and "
+        f"{share(np.maximum(-attribution.values, 0))} of what opposes it."
+    )
 
 
 def trust(analysis: Analysis) -> list[str]:
@@ -94,7 +175,8 @@ def trust(analysis: Analysis) -> list[str]:
     checks = analysis.checks
     if checks is not None:
         sentences.append(f"Hearing only what is kept, the model says {percent(checks.kept)}.")
-        sentences.append(f"Without it, it says {percent(checks.removed)} (whole clip: {percent(checks.whole)}).")
+        whole = "whole clip" if explained_part(analysis) is None else "this part of the clip"
+        sentences.append(f"Without it, it says {percent(checks.removed)} ({whole}: {percent(checks.whole)}).")
         drop, control = checks.whole - checks.removed, checks.whole - checks.control
         if drop > control + 0.05:
             sentences.append(
@@ -106,5 +188,7 @@ def trust(analysis: Analysis) -> list[str]:
             )
     attribution = analysis.attribution
     if attribution is not None and attribution.completeness_gap is not None:
-        sentences.append(f"The contributions add up to the score within {percent(attribution.completeness_gap)}.")
+        gap = attribution.completeness_gap
+        exactly = "to within 0.1 %" if gap < 0.001 else f"to within {percent(gap)}"
+        sentences.append(f"The contributions add up to the score {exactly}.")
     return sentences

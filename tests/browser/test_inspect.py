@@ -196,7 +196,87 @@ def test_two_visitors_at_once_see_what_each_would_see_alone(chromium: Browser, s
     for link, seen in zip(links, together, strict=True):
         method, target = re.findall(r"method=(\w+)&class=(\w+)", link)[0]
         alone = core.analyze(clip, model, core.AnalysisSettings(method=method, target=target))
-        assert sentence(alone) in seen
+        assert sentence(alone) in seen.replace("\u00a0", " ")
+
+
+def test_back_and_forward_show_what_was_there(visitor: Page) -> None:
+    visitor.goto("/")
+    ready(visitor)
+    visitor.locator(".st-key-example_rooster_farmyard button").click()
+    expect(visitor).to_have_url(re.compile("clip=rooster_farmyard"), timeout=PATIENCE)
+    expect(visitor.locator(".ew-label").first).to_contain_text("rooster", timeout=PATIENCE)
+    visitor.go_back()
+    expect(visitor.locator(".ew-eyebrow").first).to_contain_text("A dog barks four times", timeout=PATIENCE)
+    ready(visitor)
+    assert "clip=dog_garden" in visitor.url
+    visitor.go_forward()
+    expect(visitor.locator(".ew-eyebrow").first).to_contain_text("A rooster crows", timeout=PATIENCE)
+
+
+def test_a_drawn_region_is_told_in_words(visitor: Page) -> None:
+    visitor.goto("/")
+    ready(visitor)
+    visitor.get_by_role("button", name="Select region").click()
+    box = visitor.locator(".ew-plot-spectrogram").bounding_box()
+    assert box
+    visitor.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
+    visitor.mouse.down()
+    visitor.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.99 * box["height"], steps=5)
+    visitor.mouse.up()
+    told = visitor.locator(".ew-region")
+    expect(told).to_contain_text("of what supports dog", timeout=PATIENCE)
+    assert int(re.findall(r"holds (\d+)", told.inner_text())[0]) > 50
+    visitor.keyboard.press("Escape")
+    expect(told).to_contain_text("Drag on the picture", timeout=PATIENCE)
+
+
+def test_the_picture_of_a_video_follows_the_sound(visitor: Page, tmp_path: Path) -> None:
+    path = mp4_of(CLIPS / "sneeze_room.flac", tmp_path / "clip.mp4")
+    visitor.goto("/")
+    ready(visitor)
+    visitor.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
+    expect(visitor.locator(".ew-eyebrow").first).to_have_text("clip.mp4", timeout=PATIENCE)
+    video = visitor.locator("video")
+    expect(video).to_be_visible(timeout=PATIENCE)
+    ready(visitor)
+    # The uploader is free for the next file.
+    expect(visitor.get_by_test_id("stFileUploaderFile")).to_have_count(0)
+    plot = visitor.locator(".ew-plot-waveform").bounding_box()
+    assert plot
+    visitor.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + 10)
+    for _ in range(100):
+        time = video.evaluate("element => element.currentTime")
+        if abs(time - 2.5) < 0.1:
+            break
+        visitor.wait_for_timeout(100)
+    assert abs(time - 2.5) < 0.1
+
+
+def test_a_choice_that_was_changed_does_not_hold_up_the_next(visitor: Page, tmp_path: Path) -> None:
+    """And of a long clip only a part is explained, which the page says."""
+    wave, rate = soundfile.read(CLIPS / "dog_garden.flac", dtype="float32")
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate([wave] * 4 + [0 * wave] * 20), rate)
+    visitor.goto("/?method=occlusion")
+    ready(visitor)
+    visitor.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
+    expect(visitor.locator(".ew-status").first).to_contain_text("Explaining", timeout=PATIENCE)
+    visitor.get_by_role("combobox", name="Method").click()
+    visitor.get_by_role("option", name="Grad-CAM").click()
+    expect(visitor.locator("dl.ew-card")).to_contain_text("Grad-CAM", timeout=PATIENCE)
+    ready(visitor)
+    expect(visitor.locator(".ew-note").first).to_contain_text(re.compile(r"Only 0:00 to 1:0\d\smin is explained"))
+
+
+def test_the_keyboard_reaches_the_result_first(visitor: Page) -> None:
+    visitor.goto("/")
+    ready(visitor)
+    skip = visitor.get_by_role("link", name="Skip to the result")
+    skip.focus()
+    visitor.keyboard.press("Enter")
+    visitor.wait_for_timeout(300)
+    visitor.keyboard.press("Tab")
+    expect(visitor.locator(".st-key-bar_0 button")).to_be_focused()
 
 
 def test_blobs_need_their_address_and_serve_ranges(server: str, visitor: Page) -> None:

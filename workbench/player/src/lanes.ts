@@ -59,13 +59,16 @@ export function drawSpectrogram(
     path.addPath(kept, new DOMMatrix([spread / grid.width, 0, 0, height / grid.height, left, 0]));
     context.lineJoin = context.lineCap = "round";
     context.strokeStyle = theme.background;
-    context.globalAlpha = 0.45;
-    context.lineWidth = 2.5;
+    // Where many cells share a pixel, full lines would cover what they enclose.
+    const thin = Math.min(1, (1.5 * spread) / grid.width);
+    context.globalAlpha = 0.45 * thin;
+    context.lineWidth = 2.5 * thin;
+    context.stroke(path);
+    context.globalAlpha = thin;
+    context.strokeStyle = theme.outline;
+    context.lineWidth = 1.25 * thin;
     context.stroke(path);
     context.globalAlpha = 1;
-    context.strokeStyle = theme.outline;
-    context.lineWidth = 1.25;
-    context.stroke(path);
   }
 }
 

@@ -80,7 +80,7 @@ export class Stage {
       this.position = 0;
     }
     this.element.style.setProperty("--ew-spectrogram-height", data.height ? `${data.height}px` : "");
-    this.segments.row.hidden = !data.segments?.length;
+    this.segments.row.hidden = !data.segments; // an empty list keeps the place, so that nothing moves when segments come
     this.curve.row.hidden = !data.curve?.times.length;
     this.waveform.row.hidden = !data.waveform?.max.length;
     this.video.parentElement!.hidden = this.video.hidden = !data.video;
