@@ -152,7 +152,12 @@ def server_options(port: int, address: str) -> dict[str, Any]:
     """The options of ``.streamlit/config.toml``, which is not found when the server is started from another folder."""
     import tomllib
 
-    options: dict[str, Any] = {}
+    # An installed package has no such file: nothing may leave the machine even so.
+    options: dict[str, Any] = {
+        "browser.gatherUsageStats": False, "browser.serverAddress": "localhost", "server.headless": True,
+        "server.showEmailPrompt": False, "server.fileWatcherType": "none", "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+    }  # fmt: skip
 
     def flatten(prefix: str, section: dict[str, Any]) -> None:
         for key, value in section.items():

@@ -162,7 +162,14 @@ def test_axes_go_both_ways(scale: str) -> None:
 
 @pytest.mark.parametrize(
     ("score", "words"),
-    [(1.0, "100 %"), (0.9998, "over 99.9 %"), (0.995, "99.5 %"), (0.42, "42 %"), (0.004, "0.4 %"), (0.0, "under 0.1 %")],
+    [
+        (1.0, "100 %"),
+        (0.9998, "over 99.9 %"),
+        (0.995, "99.5 %"),
+        (0.42, "42 %"),
+        (0.004, "0.4 %"),
+        (0.0, "under 0.1 %"),
+    ],
 )
 def test_percent(score: float, words: str) -> None:
     assert percent(score) == words

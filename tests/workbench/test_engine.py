@@ -390,3 +390,25 @@ def test_keys_tell_apart_what_differs_and_ignore_the_order_of_names() -> None:
 )  # fmt: skip
 def test_names_of_downloads_are_harmless(name: str, stem: str) -> None:
     assert safe_stem(name) == stem
+
+
+def test_results_are_bounded_by_what_they_hold() -> None:
+    engine = Engine(workers=1, remembered=100, remembered_bytes=3_000_000)
+    for number in range(6):
+        assert engine.submit(f"big{number}", lambda job: {"sound": np.zeros(250_000, dtype=np.float32)}).wait(10)
+    assert engine.submit("last", lambda job: None).wait(10)
+    kept = [number for number in range(6) if engine.find(f"big{number}") is not None]
+    assert kept == [3, 4, 5]
+
+
+def test_memory_is_bounded_by_bytes_and_keeps_the_newest() -> None:
+    memory = analyses.Memory(100, most_bytes=2_000_000)
+    made: list[int] = []
+
+    def make(number: int) -> np.ndarray:
+        made.append(number)
+        return np.zeros(1_500_000, dtype=np.uint8)
+
+    for number in (0, 1, 1, 0):
+        memory.get(str(number), lambda number=number: make(number))
+    assert made == [0, 1, 0]

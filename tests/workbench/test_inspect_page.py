@@ -121,7 +121,11 @@ def test_upload_becomes_the_clip() -> None:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("empty.wav", b""), ("letter.wav", b"Dear model, I am not a sound." * 20), ("cut.mp3", b"\xff\xfb\x90\x00" + bytes(40))],
+    [
+        ("empty.wav", b""),
+        ("letter.wav", b"Dear model, I am not a sound." * 20),
+        ("cut.mp3", b"\xff\xfb\x90\x00" + bytes(40)),
+    ],
 )
 def test_a_bad_upload_is_explained_and_loses_nothing(name: str, data: bytes) -> None:
     app = open_page()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from models.clip import Clip, MediaLimits, open_clip
 from workbench.blobs import STORE
 from workbench.engine.pool import Engine, Job, Work
+from workbench.engine.weight import held_bytes
 
 if TYPE_CHECKING:
     from saliency.reconstruction import SalientAudio
@@ -45,11 +46,11 @@ class Download:
 
 
 class Memory:
-    """Remembers the last results of pure functions by key."""
+    """Remembers the last results of pure functions by key, up to a number of them and of bytes they hold."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[str, Any] = OrderedDict()
+    def __init__(self, size: int, most_bytes: int = 2**28) -> None:
+        self._size, self._most_bytes = size, most_bytes
+        self._values: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
@@ -57,18 +58,19 @@ class Memory:
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
-                return self._values[key]
+                return self._values[key][0]
         value = make()
         with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
+            self._values[key] = value, held_bytes(value)
+            held = sum(weight for _, weight in self._values.values())
+            while len(self._values) > 1 and (len(self._values) > self._size or held > self._most_bytes):
+                held -= self._values.popitem(last=False)[1][1]
         return value
 
 
 _predictions = Memory(512)
 _attributions = Memory(128)
-_sounds = Memory(24)
+_sounds = Memory(24, 2**29)
 
 
 def digest(*parts: object) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import EarwitnessError
+from workbench.engine.weight import held_bytes
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -40,6 +41,8 @@ class Job:
         The result, once `state` is ``done``.
     error
         What went wrong, once `state` is ``failed``; has a message and an advice.
+    weight
+        Bytes that the result holds.
     """
 
     key: str
@@ -50,6 +53,7 @@ class Job:
     result: Any = None
     error: EarwitnessError | None = None
     started: float = 0.0
+    weight: int = 0
     told: float = 0.0
     _cancel: threading.Event = field(default_factory=threading.Event)
     _finished: threading.Event = field(default_factory=threading.Event)
@@ -96,16 +100,17 @@ class Engine:
     ----------
     workers
         Jobs at a time.
-    remembered
-        Finished results that are kept; the least recently used one goes first.
+    remembered, remembered_bytes
+        Finished results that are kept, by number and by what they hold; the least recently used one goes first.
     """
 
-    def __init__(self, workers: int | None = None, remembered: int = 256) -> None:
+    def __init__(self, workers: int | None = None, remembered: int = 256, remembered_bytes: int = 2**30) -> None:
         self.workers = workers or max(1, min(4, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="engine")
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._followed: OrderedDict[str, str] = OrderedDict()
         self._remembered = remembered
+        self._remembered_bytes = remembered_bytes
         self._lock = threading.Lock()
         self._loaded: dict[str, Any] = {}
         self._loading = threading.Lock()
@@ -123,11 +128,19 @@ class Engine:
                 return job
             job = Job(key)
             self._jobs[key] = job
-            finished = [k for k, j in self._jobs.items() if j.finished]
-            for old in finished[: max(0, len(self._jobs) - self._remembered)]:
-                del self._jobs[old]
+            self._forget()
         self._pool.submit(self._run, job, work)
         return job
+
+    def _forget(self) -> None:
+        """Let the oldest finished results go until the limits hold; the newest one always stays."""
+        finished = [(key, job) for key, job in self._jobs.items() if job.finished]
+        held = sum(job.weight for _, job in finished)
+        for key, job in finished[:-1]:
+            if len(self._jobs) <= self._remembered and held <= self._remembered_bytes:
+                break
+            del self._jobs[key]
+            held -= job.weight
 
     def follow(self, visitor: str, job: Job) -> None:
         """Note that a visitor waits for this job now; what was waited for before is cancelled if nobody else does.
@@ -154,6 +167,7 @@ class Engine:
             job.progress("Starting", 0.0)
             job.result = work(job)
             job.partial = job.result
+            job.weight = held_bytes(job.result)
             job.state = "done"
         except CancelledError:
             job.state = "cancelled"
