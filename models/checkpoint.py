@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from models.card import Card
 from models.catalog import CARD, WEIGHTS, find_checkpoint, read_card
@@ -21,6 +23,16 @@ from models.frontends import build_frontend
 from models.network import Network
 from models.recognizer import Recognizer
 from models.registry import family
+
+
+class Undrawn(TorchFunctionMode):
+    """Draws no random numbers for tensors on the meta device: there they would only make torch import its compiler (1 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Leave out `normal_` and `uniform_`."""
+        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def build_network(card: Card) -> Network:
@@ -37,7 +49,7 @@ def build_network(card: Card) -> Network:
     except ValidationError as error:
         raise CheckpointError(f"The settings of {card.name} do not fit the family {card.family}: {error}") from error
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             network = cls(config)
     except EarwitnessError:
         raise

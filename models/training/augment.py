@@ -24,7 +24,9 @@ def change_speed(waveform: Tensor, speed: float) -> Tensor:
     length = max(2, round(length / 1000) * 1000) if length > 4000 else length
     spectrum = torch.fft.rfft(waveform)
     bins = length // 2 + 1
-    spectrum = spectrum[:bins] if bins <= spectrum.shape[0] else nn.functional.pad(spectrum, (0, bins - spectrum.shape[0]))
+    spectrum = (
+        spectrum[:bins] if bins <= spectrum.shape[0] else nn.functional.pad(spectrum, (0, bins - spectrum.shape[0]))
+    )
     stretched = torch.fft.irfft(spectrum, n=length) * (length / samples)
     return stretched.repeat(-(-samples // length))[:samples]
 

@@ -6,97 +6,68 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.card import Task, TrainingData
 from models.errors import SettingsError
+from models.training.sections import (
+    AugmentConfig,
+    DataConfig,
+    LoopConfig,
+    LossConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    Section,
+    StartConfig,
+    TeacherConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "LoopConfig",
+    "LossConfig",
+    "OptimizerConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "StartConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "load_train_config",
+]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class DataConfig(_Section):
-    """Where the examples come from.
+class TrainConfig(Section):
+    """A whole training run.
 
     Attributes
     ----------
-    format
-        Annotation format, a key of `models.data.READERS`.
-    root
-        Folder of the data set.
-    options
-        Further arguments of the reader.
-    train_folds, validation_folds, test_folds
-        Nothing is tuned on the test folds; validation folds are held out of training to compare settings.
+    name
+        Of the checkpoint and its folder.
+    title, description, license, citation
+        For people; they go into the checkpoint's card.
+    family, config
+        Registered family and the settings of its network; the number of classes follows from the data.
+    frontend
+        Settings of the front end, with its ``kind``.
+    training_data
+        Data sets for the card, each with name, split, license and source.
+    task
+        ``single-label``: one class is right; ``multi-label``: any number is.
+    seed
+        Of all random numbers.
+    output
+        Folder of the checkpoint, its history (``NAME.jsonl``) and the state of an unfinished run (``NAME.state``).
+    normalize
+        ``measured``: mean and twice the deviation of the training features; ``given``: what `frontend` says.
+    half
+        Store the weights as float16.
+    resume
+        Go on where an interrupted run of the same recipe stopped, at its last whole epoch.
     """
-
-    format: str = "esc"
-    root: Path
-    options: dict[str, Any] = Field(default_factory=dict)
-    train_folds: list[int] = Field(default_factory=lambda: [1, 2, 3, 4])
-    validation_folds: list[int] = Field(default_factory=list)
-    test_folds: list[int] = Field(default_factory=lambda: [5])
-
-
-class AugmentConfig(_Section):
-    """Random changes of the training clips; see `models.training.augment`.
-
-    Attributes
-    ----------
-    shift
-        Roll the clip in time by a random amount.
-    gain_db
-        Range of a random gain.
-    speed
-        Range of a random playback speed (changes pitch and tempo together).
-    noise_db
-        Range of the level of added white noise, in dB below full scale; None: no noise.
-    mixup
-        Probability of mixing a clip with another one.
-    mixup_beta
-        Both parameters of the beta distribution that the mixing weight is drawn from.
-    frequency_mask, time_mask
-        Largest width of the masked stripe, in mel bands and frames (SpecAugment; Park et al., 2019).
-    """
-
-    shift: bool = True
-    gain_db: tuple[float, float] = (-12.0, 6.0)
-    speed: tuple[float, float] = (0.9, 1.1)
-    noise_db: tuple[float, float] | None = (-80.0, -40.0)
-    mixup: float = 0.7
-    mixup_beta: float = 1.0
-    frequency_mask: int = 12
-    time_mask: int = 64
-
-
-class OptimizerConfig(_Section):
-    """Optimisation: AdamW with linear warm-up and cosine decay, and an average of the weights.
-
-    `mixed_precision` is ``no``, ``bf16`` (also on recent CPUs) or ``fp16`` (GPUs).
-    """
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    batch_size: int = 16
-    epochs: int = 60
-    warmup_epochs: float = 3.0
-    label_smoothing: float = 0.05
-    gradient_clip: float = 5.0
-    average_decay: float = 0.998
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-
-
-class TeacherConfig(_Section):
-    """Distillation (Hinton et al., 2015): the student also learns a teacher's soft answers to the same augmented clip."""
-
-    checkpoint: str
-    weight: float = 0.8
-    temperature: float = 2.0
-
-
-class TrainConfig(_Section):
-    """A whole training run."""
 
     name: str
     title: str = ""
@@ -109,13 +80,32 @@ class TrainConfig(_Section):
     data: DataConfig
     training_data: list[TrainingData] = Field(default_factory=list)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    start: list[StartConfig] = Field(default_factory=list)
+    loop: LoopConfig = Field(default_factory=LoopConfig)
     teacher: TeacherConfig | None = None
     seed: int = 0
     half: bool = True
+    resume: bool = False
     output: Path = Path("runs")
     license: str = ""
     citation: str = ""
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _one_start(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _validation_has_data(self) -> TrainConfig:
+        needs = self.validation.keep == "best" or self.validation.patience is not None
+        if needs and not self.data.validation_folds and self.loop.kind == "standard":
+            raise ValueError("choosing the best epoch and stopping early need data.validation_folds")
+        return self
 
 
 def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
@@ -130,8 +120,10 @@ def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainCo
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise SettingsError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SettingsError(f"The recipe {path.name} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"The recipe {path.name} holds no settings.", "Write lines of the form 'key: value'.")
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator:
@@ -139,10 +131,15 @@ def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainCo
         section = values
         *parents, last = key.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise SettingsError(f"{parent!r} in {key!r} is a value, not a section.")
-        section[last] = yaml.safe_load(text)
+        try:
+            section[last] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise SettingsError(f"The value in {override!r} is not valid YAML.", "Put text in quotes.") from error
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

@@ -50,7 +50,9 @@ def mask_with_mean(
     return masked
 
 
-def mask_batch(features: Tensor, frequency: int = 27, time: int = 25, *, generator: random.Random | None = None) -> Tensor:
+def mask_batch(
+    features: Tensor, frequency: int = 27, time: int = 25, *, generator: random.Random | None = None
+) -> Tensor:
     """Two stripes of bands, then two of frames, for every clip of ``[batch, frames, n_mels]``."""
     draw = (generator or random.Random()).randrange
     masked = features.clone()

@@ -135,9 +135,7 @@ class ViewScores:
 
 
 @torch.no_grad()
-def score_views(
-    recognizer: Recognizer, waveform: np.ndarray, n_views: int = 2, method: Ensemble = "sum"
-) -> ViewScores:
+def score_views(recognizer: Recognizer, waveform: np.ndarray, n_views: int = 2, method: Ensemble = "sum") -> ViewScores:
     """Scores of a mono waveform ``[samples]`` at the recognizer's rate, view by view (2 for VGG-Sound, 10 for EPIC).
 
     Raises

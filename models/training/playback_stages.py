@@ -255,9 +255,7 @@ def run_stages(
                 if stage == "encoder":
                     loss = encoder_step(network, features, wanted, config, generator, frontend.silence)
                 else:
-                    loss = playback_step(
-                        network, features, wanted, progress, generator, config.task == "multi-label"
-                    )
+                    loss = playback_step(network, features, wanted, progress, generator, config.task == "multi-label")
                 if not torch.isfinite(loss):
                     raise SettingsError(
                         f"The loss is not a number any more in epoch {done + 1}.", "Lower optimizer.learning_rate."
@@ -278,5 +276,3 @@ def run_stages(
             if report is not None:
                 report(entry)
     network.requires_grad_(True)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from models.families.play_it_back import PlayItBack
 from models.families.slowfast import SlowFast, SlowFastConfig
 from models.frontends import build_frontend
 from models.training.augmentations import AUGMENTATIONS
-from models.training.clips import Batch, Draw, TrainingClips, collate, draws_of
+from models.training.clips import Batch, Draw, TrainingClips, collate, draws_of, picture_reader
 from models.training.config import AugmentConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from models.training.equiav import WarmupCosine
 from models.training.losses import LOSSES, build_criterion
@@ -197,6 +198,19 @@ def test_decoding_while_training_changes_nothing(augment: str, sounds: Path, tmp
         for name, data in (("memory", {}), ("disk", {"memory_limit_gb": 0, "workers": 1}))
     ]
     assert same(*found)
+
+
+def test_decoding_processes_can_be_sent_the_data_set(sounds: Path) -> None:
+    from models.families.equiav import EquiAV
+    from models.families.hetero_graph import HeteroGraph
+    from tests.models.test_equiav import TINY as EQUIAV
+    from tests.models.test_hetero_graph import TINY as GRAPH
+
+    examples = ExampleSet((Example(sounds / "audio" / "0.wav", ("high",)),), ("high", "low"))
+    for network in (HeteroGraph(HeteroGraph.Config(**GRAPH)), EquiAV(EquiAV.Config(**EQUIAV | {"mode": "multimodal"}))):
+        clips = TrainingClips(examples, 16000, 100, picture=picture_reader(network))
+        assert len(pickle.loads(pickle.dumps(clips))) == 1
+    assert picture_reader(Linear(LinearConfig())) is None
 
 
 def example_set(labels: list[str]) -> ExampleSet:
@@ -548,7 +562,9 @@ def test_starting_from_other_weights(sounds: Path, tmp_path: Path) -> None:
     first = train(recipe(sounds, tmp_path / "first"))
     still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "average_decay": 0.0}
     second = recipe(sounds, tmp_path / "second", optimizer=still, start={"checkpoint": str(first)})
-    for key, value in weights(train(second)).items():
+    folder = train(second)
+    assert str(tmp_path) not in (folder / "card.yaml").read_text()  # folders of this machine stay here
+    for key, value in weights(folder).items():
         torch.testing.assert_close(value, weights(first)[key], atol=1e-6, rtol=0)
     # Another number of classes: everything but the classifier.
     wide = write_sounds(tmp_path / "wide", (4,))
