@@ -26,9 +26,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the whole run."""
+    """One Chromium for all browser tests; its event loop must be gone before other tests start their own."""
     if not CHROMIUM:
         pytest.fail("These tests need Chromium: apt-get install chromium, or set CHROMIUM to its path.")
     with sync_playwright() as playwright:
@@ -37,7 +37,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[str]:
     """The workbench, started as a person starts it; gives its address."""
     port = free_port()
