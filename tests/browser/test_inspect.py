@@ -28,6 +28,14 @@ def verdict(page: Page) -> str:
     return page.locator(".ew-label").first.inner_text()
 
 
+def open_menu(page: Page, name: str) -> None:
+    """Open a menu as a person does: bring it into view first (a menu closes when the page scrolls under it)."""
+    menu = page.get_by_role("combobox", name=name)
+    menu.scroll_into_view_if_needed()
+    page.wait_for_timeout(400)
+    menu.click()
+
+
 def mp4_of(source: Path, path: Path) -> Path:
     """An mp4 with the sound of a clip and a moving picture."""
     wave, rate = soundfile.read(source, dtype="float32")
@@ -101,7 +109,7 @@ def test_method_and_class_change_without_jumps(visitor: Page) -> None:
     ready(visitor)
     after = visitor.locator(PLAYER).first.bounding_box()
     assert height and after and abs(height["y"] - after["y"]) < 3 and abs(height["height"] - after["height"]) < 3
-    visitor.get_by_role("combobox", name="Method").click()
+    open_menu(visitor, "Method")
     visitor.get_by_role("option", name="Grad-CAM").click()
     expect(visitor).to_have_url(re.compile("method=grad_cam"), timeout=PATIENCE)
     expect(visitor.locator("dl.ew-card")).to_contain_text("Grad-CAM", timeout=PATIENCE)
@@ -261,7 +269,7 @@ def test_a_choice_that_was_changed_does_not_hold_up_the_next(visitor: Page, tmp_
     ready(visitor)
     visitor.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
     expect(visitor.locator(".ew-status").first).to_contain_text("Explaining", timeout=PATIENCE)
-    visitor.get_by_role("combobox", name="Method").click()
+    open_menu(visitor, "Method")
     visitor.get_by_role("option", name="Grad-CAM").click()
     expect(visitor.locator("dl.ew-card")).to_contain_text("Grad-CAM", timeout=PATIENCE)
     ready(visitor)
