@@ -172,8 +172,8 @@ def filter_with_mask(
 ) -> np.ndarray:
     """Apply a time-frequency mask to a waveform, keeping its phase.
 
-    The STFT (Hann window of about 40 ms, a quarter of it as hop) is made, masked and inverted block by block, so memory
-    does not grow with the clip.
+    The STFT (Hann window of about 40 ms, a quarter of it as hop) is made, masked and inverted block by block: the
+    spectrogram of a long clip is never held, only a few copies of its waveform and the mask.
 
     Parameters
     ----------
