@@ -15,8 +15,7 @@ def _uniform(low: float, high: float, size: int, generator: torch.Generator) -> 
 def change_speed(waveform: Tensor, speed: float) -> Tensor:
     """Play ``[samples]`` faster or slower, at the same length: the end is repeated or cut.
 
-    Resampled through the spectrum. Cheaper interpolation dulls and folds high frequencies, and a network that never hears
-    an unaltered clip while training is lost on clean ones, above all on noise-like sounds.
+    Resampled through the spectrum: cheaper interpolation dulls and folds high frequencies, which clips at test time are not.
     """
     samples = waveform.shape[0]
     length = max(2, round(samples / speed))
