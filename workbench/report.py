@@ -35,8 +35,9 @@ p { margin: 4px 0 10px; } .muted { color: var(--muted); }
 .row { display: contents; } .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px; margin: 16px 0; }
 .card.stage { background: var(--page); }
-table { border-collapse: collapse; width: 100%; } td { padding: 3px 12px 3px 0; vertical-align: top; }
-td:first-child { color: var(--muted); white-space: nowrap; } code { overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; } td { padding: 3px 12px 3px 0; vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { color: var(--muted); min-width: 7em; overflow-wrap: normal; }
+h1, p { overflow-wrap: anywhere; } @media (max-width: 600px) { td { display: block; } .card { padding: 10px; } }
 """
 
 

@@ -153,6 +153,8 @@ def test_the_report_plays_without_a_server(visitor: Page, chromium: Browser, tmp
     report.get_by_role("button", name="Play", exact=True).first.click()
     report.wait_for_timeout(900)
     assert player_time(report) > 0.3
+    report.set_viewport_size({"width": 390, "height": 844})
+    assert report.evaluate("document.documentElement.scrollWidth") <= 390
     assert not failures
     context.close()
 

@@ -11,7 +11,7 @@ from models.prediction import Prediction
 from saliency.attribution import Attribution
 from saliency.reconstruction import KeepSettings
 from workbench.analysis import Analysis, AnalysisSettings, Checks, ClipInfo, ModelInfo
-from workbench.verdict import hertz, kept_band, kept_spans, percent, spans_in_words, trust, verdict
+from workbench.verdict import clearly_lower, hertz, kept_band, kept_spans, percent, spans_in_words, trust, verdict
 
 STEP = 0.01  # seconds a frame
 FREQUENCIES = np.array([100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0])
@@ -174,3 +174,18 @@ def test_completeness_is_told_where_it_is_known() -> None:
     assert trust(analysis(mask)) == []
     (sentence,) = trust(analysis(mask, gap=0.034))
     assert "add up" in sentence and "3 %" in sentence
+
+
+@pytest.mark.parametrize(
+    ("score", "than", "lower"),
+    [
+        (0.05, 0.9, True),
+        (0.9, 0.9, False),
+        (0.86, 0.9, False),
+        (0.01, 0.04, True),
+        (0.03, 0.04, False),
+        (0.0, 1e-5, False),
+    ],
+)
+def test_what_counts_as_clearly_lower(score: float, than: float, lower: bool) -> None:
+    assert clearly_lower(score, than) == lower
