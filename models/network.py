@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from models.frontends import FrontEndConfig
 from models.registry import FamilyInfo
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 
 class NetworkConfig(BaseModel):
@@ -72,8 +75,8 @@ class Network(nn.Module):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What this very network reads."""
-        return self.info.modalities
+        """What this very network reads; one that is not registered reads sound."""
+        return self.info.modalities if hasattr(self, "info") else ("audio",)
 
     def forward_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
         """Hidden representation of ``[batch, frames, n_mels]``: what `forward_head` reads and fine-tuning caches.
@@ -90,6 +93,22 @@ class Network(nn.Module):
         """Logits ``[batch, n_classes]``; where the published model gives probabilities, their log-odds."""
         hidden = self.forward_features(features) if frames is None else self.forward_features(features, frames)
         return self.forward_head(hidden)
+
+    def read_frames(self, video: VideoTrack | None, start: float = 0.0, seconds: float | None = None) -> Tensor:
+        """The picture of `seconds` from `start` on as this network reads it, ``[1, n_frames, 3, height, width]`` in 0..1.
+
+        Only for networks with the modality ``video``. Without a video it is plain grey.
+
+        Raises
+        ------
+        MediaError
+            If the video cannot be decoded.
+        """
+        raise NotImplementedError
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """What `forward_features` takes in place of `frames`, so that they are encoded once while only the sound varies."""
+        return frames
 
     def cam_layers(self) -> list[CamLayer]:
         """Layers for Grad-CAM, best first; empty if there is none."""

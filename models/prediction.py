@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from models.recognizer import Recognizer
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 Progress = Callable[[int, int], None]
 
@@ -70,9 +74,20 @@ def hop_samples(recognizer: Recognizer) -> int | None:
 
 @torch.no_grad()
 def predict(
-    recognizer: Recognizer, waveform: np.ndarray, *, batch_size: int = 8, progress: Progress | None = None
+    recognizer: Recognizer,
+    waveform: np.ndarray,
+    *,
+    video: VideoTrack | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
 ) -> Prediction:
-    """Scores of a mono waveform ``[samples]`` at the recognizer's rate."""
+    """Scores of a mono waveform ``[samples]`` at the recognizer's rate, and of the picture if the model looks at it.
+
+    Raises
+    ------
+    MediaError
+        If the video cannot be decoded.
+    """
     window = recognizer.window_samples
     starts = window_starts(len(waveform), window, hop_samples(recognizer))
     length = len(waveform) if window is None else min(window, len(waveform))
@@ -80,8 +95,12 @@ def predict(
     for first in range(0, len(starts), batch_size):
         part = starts[first : first + batch_size]
         batch = np.stack([waveform[start : start + length] for start in part])
+        seen = [
+            recognizer.frames(video, start / recognizer.sample_rate, length / recognizer.sample_rate) for start in part
+        ]
+        frames = torch.cat([picture for picture in seen if picture is not None]) if recognizer.reads_video else None
         with recognizer.lock:
-            logits = recognizer(recognizer.features(batch))
+            logits = recognizer(recognizer.features(batch), frames)
         scores_of.append(recognizer.probabilities(logits).float().cpu().numpy())
         logits_of.append(logits.float().cpu().numpy())
         if progress is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +17,9 @@ from models.card import Card
 from models.errors import SettingsError
 from models.frontends import FrontEnd
 from models.network import Network
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 
 class Recognizer(nn.Module):
@@ -40,6 +46,7 @@ class Recognizer(nn.Module):
         self.card = card
         self.folder = folder
         self.lock = threading.RLock()
+        self._picture: Tensor | None = None
         self.eval()
 
     @property
@@ -66,6 +73,37 @@ class Recognizer(nn.Module):
     def window_samples(self) -> int | None:
         """Samples it reads at once; None: a clip of any length."""
         return self.frontend.window_samples
+
+    @property
+    def reads_video(self) -> bool:
+        """Whether it looks at the picture."""
+        return "video" in self.network.modalities
+
+    def frames(self, video: VideoTrack | None, start: float = 0.0, seconds: float | None = None) -> Tensor | None:
+        """The picture from `start` on as the network reads it; None if it does not look at pictures.
+
+        Raises
+        ------
+        MediaError
+            If the video cannot be decoded.
+        """
+        return self.network.read_frames(video, start, seconds).to(self.device) if self.reads_video else None
+
+    @contextmanager
+    def watching(self, frames: Tensor | None) -> Iterator[None]:
+        """Let all calls without frames see this picture, a batch of one for any number of sounds; it is encoded once.
+
+        No other thread can use this very object meanwhile (see `replica`).
+        """
+        with self.lock:
+            before = self._picture
+            if frames is not None:
+                with torch.no_grad():
+                    self._picture = self.network.encode_frames(frames)
+            try:
+                yield
+            finally:
+                self._picture = before
 
     def replica(self) -> Recognizer:
         """A recognizer with modules of its own that shares this one's weights: safe to explain in another thread."""
@@ -103,6 +141,8 @@ class Recognizer(nn.Module):
 
     def forward(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
         """Logits ``[batch, n_classes]``."""
+        if frames is None and self._picture is not None:
+            frames = self._picture.expand(features.shape[0], *self._picture.shape[1:])
         return self.network(features) if frames is None else self.network(features, frames)
 
     def probabilities(self, logits: Tensor) -> Tensor:

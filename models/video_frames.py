@@ -89,3 +89,16 @@ def read_published_frame(video: VideoTrack, index: int = 5) -> Tensor:
     # A little later than the frame's first moment, so that rounding does not pick the one before it.
     pixels = video.frames([time + 0.25 / (video.frame_rate or 25.0)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255.0
+
+
+def read_middle_frame(video: VideoTrack | None, start: float, seconds: float | None, size: int) -> Tensor:
+    """`read_published_frame` of a part of a video, ``[1, 1, 3, height, width]``; without one, mean grey of that size.
+
+    Raises
+    ------
+    MediaError
+        If the video cannot be decoded.
+    """
+    if video is None:
+        return torch.tensor(IMAGENET_MEAN)[None, None, :, None, None].expand(1, 1, 3, size, size)
+    return read_published_frame(video if seconds is None else video.excerpt(start, start + seconds)).unsqueeze(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,6 +16,9 @@ from models.prediction import hop_samples, window_starts
 from models.recognizer import Recognizer
 from saliency.cells import cells_of, fold_padding
 from saliency.methods import Method, Pass, find_method
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 __all__ = ["Attribution", "activation_bytes", "attribute", "explain_window", "fold_padding", "working_batch_size"]
 
@@ -108,6 +111,7 @@ def attribute(
     parameters: dict[str, Any] | None = None,
     *,
     explain: tuple[float, float] | None = None,
+    video: VideoTrack | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
     """Attribution of a mono waveform ``[samples]`` at the recognizer's rate.
@@ -122,6 +126,8 @@ def attribute(
         A registered method (see `saliency.methods`) and what differs from its defaults.
     explain
         Start and end in seconds: only windows that touch this part are explained.
+    video
+        The picture, for models that look at it; it stays as it is while the sound is varied.
     progress
         Called with the share that is done, 0 to 1. It may raise, to cancel.
 
@@ -155,6 +161,7 @@ def attribute(
     gaps: list[float] = []
     passes = 0
     for number, start in enumerate(starts):
+        frames = recognizer.frames(video, start / rate, length / rate)
         with recognizer.lock, torch.no_grad():
             features = recognizer.features(waveform[start : start + length])
 
@@ -162,7 +169,8 @@ def attribute(
             if progress is not None:
                 progress((number + share) / len(starts))
 
-        result = explain_window(recognizer, features, index, chosen, settings, advance)
+        with recognizer.watching(frames):
+            result = explain_window(recognizer, features, index, chosen, settings, advance)
         passes += result.passes
         if result.completeness_gap is not None:
             gaps.append(result.completeness_gap)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,8 +24,17 @@ from saliency.attribution import Attribution, attribute
 from saliency.cells import cells_of
 from saliency.reconstruction import KeepSettings, SalientAudio, keep, salient_audio
 from workbench import __version__
+from workbench.plain import pack, unpack
+
+if TYPE_CHECKING:
+    from saliency.graph import GraphExplanation
+    from saliency.playback import PlaybackExplanation
+
+    from models.video import VideoTrack
+    from saliency.over_time import OverTime
 
 Progress = Callable[[str, float], None]
+NO_PICTURE = "This model also looks at the picture; the clip has none, so it saw plain grey."
 
 # Longer clips are explained around the moment the class is most likely, unless a part is asked for.
 EXPLAINED_SECONDS = 60.0
@@ -45,6 +54,8 @@ class AnalysisSettings(BaseModel):
         How much of the clip the explanation keeps.
     explain
         Start and end in seconds of the part to explain; None: all, or the most telling minute of a longer clip.
+    views
+        What to add that this kind of model can show, of `VIEWS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +65,7 @@ class AnalysisSettings(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     keep: KeepSettings = Field(default_factory=KeepSettings)
     explain: tuple[float, float] | None = None
+    views: tuple[Literal["playback", "graph", "over_time"], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class Checks:
 class Analysis:
     """What a model made of a clip, and why; plain data.
 
-    `attribution` and what follows are None until that step is done.
+    `attribution` and what follows are None until that step is done, or where the model does not offer it or nobody asked.
     """
 
     clip: ClipInfo
@@ -117,6 +129,9 @@ class Analysis:
     energy_share: float | None = None
     checks: Checks | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    playback: PlaybackExplanation | None = None
+    graph: GraphExplanation | None = None
+    over_time: tuple[OverTime, ...] = ()
 
     def to_zip(self) -> bytes:
         """The whole analysis as one file; `Analysis.load` reads it."""
@@ -164,6 +179,9 @@ class Analysis:
             }  # fmt: skip
         if self.mask is not None:
             arrays["mask"] = self.mask
+        for view in ("playback", "graph", "over_time"):
+            if getattr(self, view):
+                meta[view] = pack(getattr(self, view), arrays, view)
         return json.dumps(meta, indent=1, ensure_ascii=False), arrays
 
     @classmethod
@@ -199,7 +217,7 @@ class Analysis:
                 ClipInfo(**{**meta["clip"], "notes": tuple(meta["clip"]["notes"])}), ModelInfo(**meta["model"]),
                 AnalysisSettings.model_validate(meta["settings"]), meta["target"], prediction, attribution,
                 arrays.get("mask"), meta["energy_share"], Checks(**meta["checks"]) if meta["checks"] else None,
-                meta["versions"],
+                meta["versions"], **_stored_views(meta, arrays),
             )  # fmt: skip
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
             if isinstance(error, EarwitnessError):
@@ -207,6 +225,23 @@ class Analysis:
             raise EarwitnessError(
                 "This file is not an analysis, or it is damaged.", "Choose a file that was downloaded as 'Analysis'."
             ) from error
+
+
+def _stored_views(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "playback" in meta:
+        from saliency.playback import PlaybackExplanation
+
+        found["playback"] = unpack(PlaybackExplanation, meta["playback"], arrays)
+    if "graph" in meta:
+        from saliency.graph import GraphExplanation
+
+        found["graph"] = unpack(GraphExplanation, meta["graph"], arrays)
+    if "over_time" in meta:
+        from saliency.over_time import OverTime
+
+        found["over_time"] = unpack(tuple[OverTime, ...], meta["over_time"], arrays)
+    return found
 
 
 def describe_versions() -> dict[str, str]:
@@ -262,8 +297,11 @@ def analyze_with_sound(
     progress: Progress | None = None,
     partial: Callable[[Analysis, SalientAudio | None], None] | None = None,
     steps: Steps | None = None,
-) -> tuple[Analysis, SalientAudio]:
-    """`analyze`, which also returns the split sound, and hands on what there is after every step to `partial`."""
+) -> tuple[Analysis, SalientAudio | None]:
+    """`analyze`, which also returns the split sound, and hands on what there is after every step to `partial`.
+
+    The sound is None where the model's scores cannot be attributed to what it hears (one that looks at the picture alone).
+    """
     settings, steps = settings or AnalysisSettings(), steps or Steps()
 
     def tell(stage: str, share: float) -> None:
@@ -272,12 +310,17 @@ def analyze_with_sound(
 
     tell("Listening", 0.0)
     waveform = clip.at(recognizer.sample_rate)
-    prediction = steps.predict(recognizer, waveform, progress=lambda done, total: tell("Listening", done / total))
+    prediction = steps.predict(
+        recognizer, waveform, video=clip.video, progress=lambda done, total: tell("Listening", done / total)
+    )
     target = settings.target if settings.target is not None else prediction.ranking()[0][0]
     recognizer.target_index(target)
     frontend, card = recognizer.frontend, recognizer.card
     analysis = Analysis(
-        ClipInfo(clip.name, clip.content_hash, clip.duration, clip.sample_rate, clip.n_channels, clip.notes),
+        ClipInfo(
+            clip.name, clip.content_hash, clip.duration, clip.sample_rate, clip.n_channels,
+            clip.notes + ((NO_PICTURE,) if recognizer.reads_video and clip.video is None else ()),
+        ),
         ModelInfo(
             card.name, card.title or card.name, card.family, card.content_hash, card.task, recognizer.sample_rate,
             cells_of(frontend).seconds,
@@ -287,9 +330,11 @@ def analyze_with_sound(
     if partial is not None:
         partial(analysis, None)
 
+    if not recognizer.supports("attribution"):
+        return with_views(clip, recognizer, analysis, tell), None
     explain = settings.explain or most_telling_part(prediction, target, clip.duration)
     attribution = steps.attribute(
-        recognizer, waveform, target, settings.method, settings.parameters, explain=explain,
+        recognizer, waveform, target, settings.method, settings.parameters, explain=explain, video=clip.video,
         progress=lambda share: tell("Explaining", share),
     )  # fmt: skip
     tell("Splitting the sound", 0.0)
@@ -298,7 +343,51 @@ def analyze_with_sound(
     if partial is not None:
         partial(analysis, sound)
     tell("Checking", 0.0)
-    return dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell)), sound
+    analysis = dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell))
+    return with_views(clip, recognizer, analysis, tell), sound
+
+
+def with_views(clip: Clip, recognizer: Recognizer, analysis: Analysis, tell: Progress) -> Analysis:
+    """The analysis with the views that its settings ask for.
+
+    Raises
+    ------
+    SettingsError
+        If the model does not offer one of them.
+    """
+    waveform, target = clip.at(recognizer.sample_rate), analysis.target
+    for view in analysis.settings.views:
+        title, find = VIEWS[view]
+        tell(title, 0.0)
+        found = find(recognizer, waveform, clip.video, target, tell)
+        analysis = dataclasses.replace(analysis, **{view: found})
+    return analysis
+
+
+def _playback(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
+    from saliency.playback import listen_again
+
+    return listen_again(recognizer, waveform, target)
+
+
+def _graph(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
+    from saliency.graph import explain_graph
+
+    return explain_graph(recognizer, waveform, video, target, progress=tell)
+
+
+def _over_time(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
+    from saliency.over_time import offered_kinds, over_time
+
+    return tuple(over_time(recognizer, waveform, target, kind, video=video) for kind in offered_kinds(recognizer))
+
+
+VIEWS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "playback": ("Listening again", _playback),
+    "graph": ("Linking sound and picture", _graph),
+    "over_time": ("Following it over time", _over_time),
+}
+"""Views beyond attribution by their field of `Analysis`: what is said meanwhile, and what finds them."""
 
 
 def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: SalientAudio, tell: Progress) -> Checks:
@@ -314,12 +403,13 @@ def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: Salient
     def heard(waveform: np.ndarray) -> float:
         nonlocal done
         part = Clip.from_array(waveform[:, first:last], clip.sample_rate).at(recognizer.sample_rate)
+        seen = clip.video if whole_clip or clip.video is None else clip.video.excerpt(start, end)
         before, done = done, done + 1
 
         def advance(now: int, total: int) -> None:
             tell("Checking", (before + now / total) / 6)
 
-        return float(predict(recognizer, part, progress=advance).scores[index])
+        return float(predict(recognizer, part, video=seen, progress=advance).scores[index])
 
     explained = (times >= start) & (times <= end)
     frames = np.flatnonzero(explained if explained.any() else times >= 0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import EarwitnessError
-from workbench import cli_models
+from workbench import cli_jobs, cli_models, cli_views
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_jobs.app, name="jobs")
+cli_views.register(app)
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Name of a model (see 'earwitness models') or a path.")]
 
@@ -91,7 +93,7 @@ def predict(
             clip = open_named(path)
             with progress_line() as show:
                 prediction = predict_clip(
-                    recognizer, clip.at(recognizer.sample_rate),
+                    recognizer, clip.at(recognizer.sample_rate), video=clip.video,
                     progress=partial(windows_heard, show, path.name),
                 )  # fmt: skip
         except EarwitnessError as error:
@@ -147,6 +149,8 @@ def explain(
     recognizer = load_recognizer(model)
     with progress_line() as show:
         analysis, sound = analyze_with_sound(clip, recognizer, settings, progress=show)
+    if sound is None:
+        raise SettingsError(f"{recognizer.name} only looks: no sound explains what it says.", "Choose another model.")
     output.mkdir(parents=True, exist_ok=True)
     analysis.save(output / "analysis.earwitness")
     (output / "analysis.json").write_text(

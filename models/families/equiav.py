@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,10 @@ from models.layers.equiav import (
 )
 from models.network import CamLayer, NetworkConfig
 from models.registry import FamilyInfo, register_family
-from models.video_frames import prepare_frames
+from models.video_frames import prepare_frames, read_middle_frame
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 Mode = Literal["audio_only", "video_only", "multimodal"]
 
@@ -130,23 +133,41 @@ class EquiAV(TwoTowerNetwork):
         features
             ``[batch, frames, n_mels]`` (or with three channels before the frames); video_only does not look at them.
         frames
-            RGB in 0..1, ``[batch, n_frames, 3, height, width]``; the middle one is read.
+            RGB in 0..1, ``[batch, n_frames, 3, height, width]``; the middle one is read. Or what `encode_frames` made of
+            them.
 
         Raises
         ------
         SettingsError
             If a modality that the mode reads is missing.
         """
-        picture = None
+        seen = None
         if "v" in self.config.towers:
             if frames is None:
                 raise SettingsError(
                     f"This EquiAV ({self.config.mode}) needs a video frame besides the sound.",
                     "Open a clip with video, or use an audio_only checkpoint.",
                 )
-            picture = prepare_frames(frames[:, frames.shape[1] // 2], self.config.image_size)
+            seen = frames if frames.ndim == 2 else self.encode_frames(frames)
         spectrogram = None if "a" not in self.config.towers or features is None else three_channels(features)
-        return self.pool(spectrogram, picture)
+        return self._join(spectrogram, seen)
+
+    def read_frames(self, video: VideoTrack | None, start: float = 0.0, seconds: float | None = None) -> Tensor:
+        """The frame in the middle, as published test sets take it, ``[1, 1, 3, height, width]``; without a video, mean grey.
+
+        Raises
+        ------
+        SettingsError
+            If there is no video and the network looks at nothing else.
+        """
+        if video is None and "a" not in self.config.towers:
+            raise SettingsError("This model looks at the picture alone, and the clip has none.", "Open a video.")
+        return read_middle_frame(video, start, seconds, self.config.image_size)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Mean token of the middle frame, ``[batch, width]``."""
+        picture = prepare_frames(frames[:, frames.shape[1] // 2], self.config.image_size)
+        return self.encode(picture, "v").mean(dim=1)
 
     def pool(self, spectrogram: Tensor | None, picture: Tensor | None) -> Tensor:
         """`forward_features` of prepared inputs.
@@ -161,10 +182,16 @@ class EquiAV(TwoTowerNetwork):
             assert spectrogram is not None
             return self.project(self.encode(spectrogram, "a"), "a").mean(dim=1)
         assert picture is not None
-        seen = self.encode(picture, "v").mean(dim=1)
+        return self._join(spectrogram, self.encode(picture, "v").mean(dim=1))
+
+    def _join(self, spectrogram: Tensor | None, seen: Tensor | None) -> Tensor:
+        """The hidden representation of a prepared sound and the picture's mean token."""
+        if seen is None:
+            return self.pool(spectrogram, None)
         if self.config.mode == "video_only":
             return seen
-        assert spectrogram is not None
+        if spectrogram is None:
+            raise SettingsError(f"This EquiAV ({self.config.mode}) needs sound.")
         heard = self.encode(spectrogram, "a").mean(dim=1)
         return torch.cat([self.project(heard, "a"), self.project(seen, "v")], dim=1)
 

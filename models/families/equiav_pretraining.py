@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,10 @@ from models.layers.transformer import MLP
 from models.network import NetworkConfig
 from models.registry import FamilyInfo, register_family
 from models.training.equiav_augment import AUDIO_VECTOR_SIZES, VIDEO_VECTOR_SIZES, centroid_vectors
-from models.video_frames import prepare_frames
+from models.video_frames import prepare_frames, read_middle_frame
+
+if TYPE_CHECKING:
+    from models.video import VideoTrack
 
 _CROSS_HEADS, _CROSS_HEAD_SIZE = 8, 64  # fixed, whatever the width of the tokens
 
@@ -271,6 +274,10 @@ class EquiAVPretraining(TwoTowerNetwork):
     def forward_head(self, hidden: Tensor) -> Tensor:
         """Embedding of the sound, ``[batch, n_classes]``."""
         return self.embed(hidden, "a")
+
+    def read_frames(self, video: VideoTrack | None, start: float = 0.0, seconds: float | None = None) -> Tensor:
+        """The frame in the middle, ``[1, 1, 3, height, width]``, for `embed_frames`; without a video, mean grey."""
+        return read_middle_frame(video, start, seconds, self.config.image_size)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """Embedding ``[batch, n_classes]`` of the middle one of ``[batch, n_frames, 3, height, width]``, RGB in 0..1."""
