@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,6 +34,23 @@ class Undrawn(TorchFunctionMode):
         if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def views_of(card: Card) -> frozenset[str]:
+    """What a model can show (see `models.registry.VIEWS`), without loading its weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the card describes no network.
+    """
+    key = json.dumps([card.family, card.config, card.labels], sort_keys=True)
+    if key not in _views:
+        _views[key] = build_network(card).views
+    return _views[key]
+
+
+_views: dict[str, frozenset[str]] = {}
 
 
 def build_network(card: Card) -> Network:

@@ -16,6 +16,7 @@ from models.errors import MediaError
 from models.media import DECODER_ERRORS, MediaLimits, MediaSource, open_container
 
 _NOT_MOVING = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_PHOTOGRAPHS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")  # names of their decoders
 _SEEK_BEYOND = 4.0  # seconds; nearer frames are reached faster by decoding on than by seeking back to a keyframe
 
 
@@ -141,7 +142,9 @@ class VideoTrack:
 
 def _moving_picture(container: av.container.InputContainer) -> av.video.VideoStream | None:
     for stream in container.streams.video:
-        still = bool(stream.disposition & _NOT_MOVING) or stream.frames == 1
+        # A cover often does not say that it is one, but is a single photograph.
+        cover = stream.frames == 1 and stream.codec_context is not None and stream.codec_context.name in _PHOTOGRAPHS
+        still = bool(stream.disposition & _NOT_MOVING) or cover
         if not still and stream.codec_context is not None and stream.codec_context.width > 0:
             return stream
     return None

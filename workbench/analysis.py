@@ -27,11 +27,10 @@ from workbench import __version__
 from workbench.plain import pack, unpack
 
 if TYPE_CHECKING:
-    from saliency.graph import GraphExplanation
-    from saliency.playback import PlaybackExplanation
-
     from models.video import VideoTrack
+    from saliency.graph import GraphExplanation
     from saliency.over_time import OverTime
+    from saliency.playback import PlaybackExplanation
 
 Progress = Callable[[str, float], None]
 NO_PICTURE = "This model also looks at the picture; the clip has none, so it saw plain grey."
@@ -364,7 +363,9 @@ def with_views(clip: Clip, recognizer: Recognizer, analysis: Analysis, tell: Pro
     return analysis
 
 
-def _playback(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
+def _playback(
+    recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress
+) -> Any:
     from saliency.playback import listen_again
 
     return listen_again(recognizer, waveform, target)
@@ -376,10 +377,12 @@ def _graph(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | Non
     return explain_graph(recognizer, waveform, video, target, progress=tell)
 
 
-def _over_time(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
-    from saliency.over_time import offered_kinds, over_time
+def _over_time(
+    recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress
+) -> Any:
+    from saliency.over_time import kinds_of, over_time
 
-    return tuple(over_time(recognizer, waveform, target, kind, video=video) for kind in offered_kinds(recognizer))
+    return tuple(over_time(recognizer, waveform, target, kind, video=video) for kind in kinds_of(recognizer))
 
 
 VIEWS: dict[str, tuple[str, Callable[..., Any]]] = {

@@ -68,7 +68,7 @@ def open_named(path: Path) -> Clip:
     from models.clip import open_clip
 
     try:
-        return open_clip(path)
+        return open_clip(path, require_audio=False)
     except EarwitnessError as error:
         raise type(error)(f"{path.name}: {error.message}", error.advice) from error
 

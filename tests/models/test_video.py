@@ -153,16 +153,13 @@ def test_colours_are_right() -> None:
 
 
 def test_a_cover_is_no_video() -> None:
-    for data in (
-        with_pyav("mp4", "aac", chirp(48_000), pictures=[grey(99)], video_codec="mjpeg", cover=True),
-        with_pyav("mp4", "aac", chirp(48_000), pictures=[grey(99)]),
-    ):
-        with av.open(io.BytesIO(data)) as container:
-            assert len(container.streams.video) == 1
-        clip = open_clip(data)
-        assert clip.video is None and clip.notes == ()
-        plain = open_clip(with_pyav("mp4", "aac", chirp(48_000)))
-        assert clip.content_hash == plain.content_hash
+    data = with_pyav("mp4", "aac", chirp(48_000), pictures=[grey(99)], video_codec="mjpeg", cover=True)
+    with av.open(io.BytesIO(data)) as container:
+        assert len(container.streams.video) == 1
+    clip = open_clip(data)
+    assert clip.video is None and clip.notes == ()
+    plain = open_clip(with_pyav("mp4", "aac", chirp(48_000)))
+    assert clip.content_hash == plain.content_hash
 
 
 @pytest.mark.parametrize(("container_format", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9")])

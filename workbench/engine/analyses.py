@@ -89,7 +89,7 @@ def _once(engine: Engine, key: str, work: Work) -> Job:
 def submit_open(engine: Engine, data: bytes, name: str, limits: MediaLimits | None = None) -> Job:
     """Decode an uploaded file; the result is a `Clip`."""
     key = digest("open", hashlib.sha256(data).hexdigest(), name, limits.model_dump() if limits else None)
-    return engine.submit(key, lambda job: open_clip(data, name=name, limits=limits))
+    return engine.submit(key, lambda job: open_clip(data, name=name, limits=limits, require_audio=False))
 
 
 def submit_thumbnail(engine: Engine, example_id: str) -> Job:

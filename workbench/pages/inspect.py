@@ -24,6 +24,13 @@ from workbench.steps import (
     visitor,
 )
 
+# What a model has to be able to show, the page that shows it, and the words on the link.
+OTHER_VIEWS = (
+    ({"playback"}, "playback", "What it chose to hear again", ":material/replay:"),
+    ({"time_attention", "token_attention"}, "playback", "Its attention over time", ":material/show_chart:"),
+    ({"graph"}, "event_graph", "How it linked sound and picture", ":material/hub:"),
+)
+
 
 def method_parameters(method: Any) -> dict[str, Any]:
     """Widgets for a method's own settings, drawn from its settings class."""
@@ -39,8 +46,8 @@ def method_parameters(method: Any) -> dict[str, Any]:
     return values
 
 
-def explain_step(card: Card) -> tuple[Any, str]:
-    """Step 3: class, method, how much to keep; returns the settings and the frequency scale."""
+def explain_step(card: Card) -> tuple[Card, Any, str]:
+    """Step 3: class, method, how much to keep; returns the model's card, the settings and the frequency scale."""
     from saliency.methods import METHODS
     from saliency.reconstruction import KeepSettings
     from workbench.analysis import AnalysisSettings
@@ -76,7 +83,7 @@ def explain_step(card: Card) -> tuple[Any, str]:
         parameters=parameters,
         keep=KeepSettings(sign=sign or "supports", fraction=percent / 100, floor_db=float(floor)),
     )
-    return settings, scale or "mel"
+    return card, settings, scale or "mel"
 
 
 def verdict_box(shown: Shown | None, clip: Clip, failed: bool) -> None:
@@ -195,34 +202,50 @@ def region_line(shown: Shown, clip: Clip) -> None:
     st.html(f'<div class="ew-region{"" if said else " ew-muted"}" role="status">{ui.sentence(said or hint)}</div>')
 
 
-def results(clip: Clip, chosen: tuple[Any, Any]) -> None:
+def other_views(card: Card) -> None:
+    """Ways to the other pages that can show something of this model, and to no others."""
+    from models.checkpoint import views_of
+
+    views = views_of(card)
+    offered = [(page, label, icon) for needed, page, label, icon in OTHER_VIEWS if views & needed]
+    if offered:
+        with st.container(key="other_views", horizontal=True):
+            for page, label, icon in offered:
+                st.page_link(f"pages/{page}.py", label=label, icon=icon)
+
+
+def results(clip: Clip, chosen: tuple[Card, Any, Any]) -> None:
     """Everything on the right; runs again by itself while something is being computed."""
-    settings, scale = chosen
+    card, settings, scale = chosen
     if st.session_state.pop("choice_changed", False):
         st.rerun()
     job = submit_analysis(engine(), clip, st.session_state.model, settings, scale)
     engine().follow(visitor(), job)
     job.wait(AT_ONCE)
     shown: Shown | None = job.result or job.partial
+    only_looks = job.state == "done" and job.result.sound is None
     same_clip = st.session_state.get("last_shown")
     old = same_clip if same_clip is not None and same_clip.analysis.clip.content_hash == clip.content_hash else None
     top, right = st.columns([3, 2], vertical_alignment="top")
     with top:
-        verdict_box(shown, clip, job.error is not None)
+        verdict_box(shown, clip, job.error is not None or only_looks)
     with right:
         bars(shown)
     status_line(job)
     if job.error is not None:
         ui.show_error(job.error)
     # The old explanation stays, dimmed, until the new one is there.
-    waiting = shown is None or shown.sound is None
+    waiting = (shown is None or shown.sound is None) and not only_looks
     visible = old if waiting and old is not None and old.sound is not None else shown
     st.session_state.preparing = False
     if visible is not None:
         with st.container(key="dimmed" if waiting and visible is old else "clear"):
             player(visible.player, key="player", on_selection=lambda box: remember_region(clip, box))
             region_line(visible, clip)
-            cards_below(visible, clip, job.finished and visible is shown)
+            if only_looks:
+                st.info("This model looks at the picture alone: no part of the sound explains what it says.")
+            else:
+                cards_below(visible, clip, job.finished and visible is shown)
     elif job.error is None:
         st.html('<div class="ew-skeleton" aria-hidden="true"></div>')
     if job.state == "done":
