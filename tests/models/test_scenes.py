@@ -24,6 +24,7 @@ from models.data.scenes import (
     measure_event,
     random_scene,
     render_stems,
+    video_scenes,
     write_scenes,
 )
 from models.data.scenes.__main__ import main
@@ -202,9 +203,16 @@ def test_shipped_folder_is_complete_and_small() -> None:
     assert sum((CLIPS / f"{name}.flac").stat().st_size for name in SCENES) < SIZE_LIMIT
 
 
-def test_command_writes_all_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_all_scenes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One of the videos stands for all: they take a second each.
+    name, recipe = next(iter(video_scenes.VIDEOS.items()))
+    monkeypatch.setattr(video_scenes, "VIDEOS", {name: recipe})
     assert main([str(tmp_path / "clips")]) == 0
     assert len(list((tmp_path / "clips").glob("*.flac"))) == len(SCENES)
+    assert [path.name for path in (tmp_path / "clips").glob("*.mp4")] == [f"{name}.mp4"]
+    assert (tmp_path / "clips" / f"{name}.json").read_bytes() == (CLIPS / f"{name}.json").read_bytes()
     assert soundfile.info(tmp_path / "clips" / "dog_garden.flac").subtype == "PCM_16"
     assert main([]) == 2 and "Usage" in capsys.readouterr().err
     write_scenes(tmp_path / "again")

@@ -10,15 +10,18 @@ import pytest
 import soundfile
 from PIL import Image
 
-from workbench.examples import FOLDER, example_clips, open_example, thumbnail
+from workbench.examples import FOLDER, TILE_HEIGHT, TILE_SHAPE, example_clips, open_example, thumbnail
 
-IDS = sorted(path.stem for path in FOLDER.glob("*.flac"))
+SOUNDS = sorted(path.stem for path in FOLDER.glob("*.flac"))
+VIDEOS = sorted(path.stem for path in FOLDER.glob("*.mp4"))
+IDS = SOUNDS + VIDEOS
 
 
 def test_every_shipped_clip_is_an_example() -> None:
-    assert list(example_clips()) == IDS and len(IDS) >= 5
+    assert list(example_clips()) == IDS and len(SOUNDS) >= 5 and len(VIDEOS) >= 8
     for name, example in example_clips().items():
-        assert example.id == name and example.path == FOLDER / f"{name}.flac"
+        assert example.id == name and example.path == FOLDER / f"{name}{'.mp4' if name in VIDEOS else '.flac'}"
+        assert example.is_video == (name in VIDEOS)
         assert name.replace("_", "").isalnum() and name.isascii()  # ids stand in addresses
     titles = [example.title for example in example_clips().values()]
     assert len(set(titles)) == len(titles) and all(title.strip() for title in titles)
@@ -50,3 +53,20 @@ def test_a_thumbnail_is_a_small_picture_of_the_sound() -> None:
         contrast[name] = picture.mean(axis=0).std()
     # Barks are short: the columns of their picture differ more than those of steady rain.
     assert contrast["dog_garden"] > 2 * contrast["rain_steady"]
+
+
+def test_an_example_with_a_picture_is_opened_with_it() -> None:
+    clip = open_example(VIDEOS[0])
+    assert clip.video is not None and clip.name == example_clips()[VIDEOS[0]].title
+    assert clip.duration == pytest.approx(5.0, abs=0.05) and open_example(SOUNDS[0]).video is None
+
+
+def test_the_thumbnail_of_a_video_is_a_frame_in_colour() -> None:
+    pictures = []
+    for name in ("video_rooster", "video_clock_and_silent_baby", "video_waves"):
+        data = thumbnail(name)
+        picture = np.asarray(Image.open(io.BytesIO(data)))
+        assert picture.shape == (TILE_HEIGHT, round(TILE_SHAPE * TILE_HEIGHT), 3) and len(data) < 40_000
+        assert picture.std() > 10 and np.ptp(picture.astype(int), axis=2).max() > 60
+        pictures.append(picture.tobytes())
+    assert len(set(pictures)) == 3
