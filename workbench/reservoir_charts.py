@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.training.reservoir import SimulationResult
+from models.training.reservoir import Policy, SimulationResult
 from workbench.labels import spoken
 
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: told apart by colour-blind eyes, 3:1 on light and dark pages where lines are 2 px.
 COLOURS = ("#c9662b", "#3f7fbf", "#0f9d76", "#b07aa1", "#8a8f00", "#d0457a", "#4d9fb5", "#7a6ff0")
-DISTANCES = {"matched": ("Follows the stream", COLOURS[1]), "published": ("As published", COLOURS[0])}
+DISTANCES: dict[Policy, tuple[str, str]] = {
+    "matched": ("Follows the stream", COLOURS[1]),
+    "published": ("As published", COLOURS[0]),
+}
 FRAMES, POINTS = 60, 400
 
 

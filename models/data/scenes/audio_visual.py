@@ -213,7 +213,7 @@ def _silent_level(label: str, number: int, duration: float = 5.0) -> NDArray[np.
 def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     n = min(len(first), len(second))
     a, b = first[:n] >= MOVING, second[:n] >= MOVING
-    return float(np.sum(a & b) / max(1, min(np.sum(a), np.sum(b))))
+    return int(np.sum(a & b)) / max(1, min(int(np.sum(a)), int(np.sum(b))))
 
 
 def _other_times(

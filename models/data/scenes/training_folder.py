@@ -116,10 +116,9 @@ def render_folder(
                 output / "clips" / name, scene.frames, scene.frame_rate, scene.waveform, scene.sample_rate, quality=20
             )
             origin = "generated" if path is None else "recording"
-            row = {"filename": name, "fold": fold, "category": label, "origin": origin, "kind": kind}
-            writer.writerow(row)
-            truth: dict[str, Any] = {**row, **truth_of(scene)}
-            truths.write(json.dumps(truth) + "\n")
+            line: dict[str, Any] = {"filename": name, "fold": fold, "category": label, "origin": origin, "kind": kind}
+            writer.writerow(line)
+            truths.write(json.dumps(line | truth_of(scene)) + "\n")
             if progress is not None:
                 progress(done, len(jobs))
     return len(jobs)
