@@ -30,6 +30,25 @@ def change_speed(waveform: Tensor, speed: float) -> Tensor:
     return stretched.repeat(-(-samples // length))[:samples]
 
 
+def alter(waveform: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Speed, shift and gain for one clip ``[samples]``."""
+    speed = _uniform(*config.speed, 1, generator).item()
+    altered = torch.rand((), generator=generator).item() < 0.5
+    shift = int(torch.randint(0, waveform.shape[0], (1,), generator=generator))
+    gain = 10 ** (_uniform(*config.gain_db, 1, generator) / 20)
+    if altered:
+        waveform = change_speed(waveform, speed)
+    return (waveform.roll(shift) if config.shift else waveform) * gain
+
+
+def add_noise(waveform: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """White noise of a random level for one clip ``[samples]``; what is beyond full scale is clipped."""
+    if config.noise_db is not None:
+        level = 10 ** (_uniform(*config.noise_db, 1, generator) / 20)
+        waveform = waveform + level * torch.randn(waveform.shape, generator=generator)
+    return waveform.clamp(-1.0, 1.0)
+
+
 def augment_waveforms(
     waveforms: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -37,16 +56,8 @@ def augment_waveforms(
 
     Mixup is on waveforms, with partners from the same batch; targets are mixed by the same weights (Tokozume et al., 2018).
     """
-    batch, samples = waveforms.shape
-    changed = []
-    speeds = _uniform(*config.speed, batch, generator).tolist()
-    altered = (torch.rand(batch, generator=generator) < 0.5).tolist()
-    shifts = torch.randint(0, samples, (batch,), generator=generator).tolist()
-    for waveform, speed, alter, shift in zip(waveforms, speeds, altered, shifts, strict=True):
-        if alter:
-            waveform = change_speed(waveform, speed)
-        changed.append(waveform.roll(shift) if config.shift else waveform)
-    mixed = torch.stack(changed) * 10 ** (_uniform(*config.gain_db, batch, generator) / 20).unsqueeze(1)
+    batch = waveforms.shape[0]
+    mixed = torch.stack([alter(waveform, config, generator) for waveform in waveforms])
     if config.mixup > 0:
         partner = torch.randperm(batch, generator=generator)
         beta = torch.distributions.Beta(config.mixup_beta, config.mixup_beta)
@@ -55,10 +66,7 @@ def augment_waveforms(
         weight = torch.where(chosen, weight, torch.ones(batch)).unsqueeze(1)
         mixed = weight * mixed + (1 - weight) * mixed[partner]
         targets = weight * targets + (1 - weight) * targets[partner]
-    if config.noise_db is not None:
-        level = 10 ** (_uniform(*config.noise_db, batch, generator) / 20).unsqueeze(1)
-        mixed = mixed + level * torch.randn(mixed.shape, generator=generator)
-    return mixed.clamp(-1.0, 1.0), targets
+    return torch.stack([add_noise(waveform, config, generator) for waveform in mixed]), targets
 
 
 def mask_features(features: Tensor, config: AugmentConfig, silence: float, generator: torch.Generator) -> Tensor:

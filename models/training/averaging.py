@@ -1,12 +1,17 @@
-"""Averages over the epochs of a run: of weights and of predictions."""
+"""Averages over the epochs of a run, or over several models: of weights and of predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from models.checkpoint import fill_network, hash_weights, load_recognizer
+from models.errors import CheckpointError, SettingsError
+from models.recognizer import Recognizer
 
 
 class WeightAverage:
@@ -46,6 +51,56 @@ def average_state_dicts(state_dicts: Iterable[Mapping[str, Tensor]], first_twice
         average.add(state_dict)
         like = dict(state_dict)
     return average.state_dict(like)
+
+
+_ALIKE = {
+    "family": "architecture", "config": "settings of the network", "labels": "classes",
+    "label_groups": "groups of classes", "task": "task", "frontend": "front end",
+}  # fmt: skip
+
+
+def average_checkpoints(names: Sequence[str | Path], name: str = "average", device: str | None = None) -> Recognizer:
+    """The recognizer whose weights are the mean of several checkpoints', such as of epochs or runs of one recipe.
+
+    Parameters
+    ----------
+    names
+        Names or folders of two or more checkpoints of the same architecture, classes and front end.
+    name
+        Of the average.
+    device
+        Default: the GPU if there is one.
+
+    Raises
+    ------
+    SettingsError
+        If they are fewer than two.
+    CheckpointError
+        If they are not alike; names what differs.
+    """
+    if len(names) < 2:
+        raise SettingsError("An average needs at least two checkpoints.", "Name each with an --average of its own.")
+    first, average, parents = load_recognizer(names[0], "cpu"), WeightAverage(), []
+    for place, one in enumerate(names):
+        recognizer = first if place == 0 else load_recognizer(one, "cpu")
+        for key, meaning in _ALIKE.items():
+            if getattr(recognizer.card, key) != getattr(first.card, key):
+                raise CheckpointError(
+                    f"{recognizer.name} and {first.name} cannot be averaged: they differ in their {meaning}.",
+                    "Average checkpoints of one recipe; of other models, average the predictions (several --model).",
+                )
+        average.add(recognizer.network.state_dict())
+        parents.append({"name": recognizer.name, "content_hash": recognizer.card.content_hash})
+    mean = average.state_dict(first.network.state_dict())
+    fill_network(first.network, mean, name)
+    card = first.card.model_copy(
+        update={
+            "name": name, "title": "", "description": f"Mean of the weights of {len(names)} checkpoints.", "metrics": [],
+            "parent": None, "training": {"average_of": parents}, "content_hash": hash_weights(mean),
+        }
+    )  # fmt: skip
+    averaged = Recognizer(first.network, first.frontend, card).requires_grad_(False)
+    return averaged.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class PredictionAverage:

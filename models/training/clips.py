@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import Dataset
 
-from models.audio_visual import read_frames
 from models.clip import Clip, open_clip
 from models.data import ExampleSet
 from models.errors import DataError, EarwitnessError, SettingsError
-from models.layers.hetero_settings import HeteroGraphConfig
 from models.network import Network
 from models.training.config import AugmentConfig, TrainConfig
-from models.training.published_augment import mix_targets, mix_waveforms, mixing_weight
-from models.training.sampling import read_weights, sampling_weights
+from models.training.pictures import Pictures, picture_reader
+from models.training.published_augment import mix_targets, mix_waveforms
 from models.training.waveforms import annotated_part, load_waveforms
 from models.video import VideoTrack
-from models.video_frames import crop_offsets, published_frame_times, resized_shape, to_tensor
 
 # Reads the picture of a clip; the number in 0..1 says which of several pictures.
 Picture = Callable[[VideoTrack | None, float], Tensor]
 _CROPPED = ("slowfast", "play_it_back")  # augmentations that begin anywhere in a clip
 _TYPICAL_SECONDS = 10.0
+# Purposes of a draw's random numbers (those of `models.training.augmentations` begin at 0).
+_PICTURE, _TOGETHER = 100, 101
+
+
+def key_of(*numbers: int) -> int:
+    """A seed that belongs to these numbers alone."""
+    entropy = [number % 2**64 for number in numbers]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about one drawn clip, so that decoding it needs no random numbers.
+    """Everything random about one drawn clip.
 
     Attributes
     ----------
@@ -46,6 +49,10 @@ class Draw:
         Example to mix with, and the clip's own share.
     picture
         Which of several pictures, 0..1.
+    key
+        Seed of the random changes of this clip.
+    guest
+        Another drawn clip of the same step, to mix with after both were changed.
     """
 
     index: int
@@ -53,17 +60,39 @@ class Draw:
     partner: int | None = None
     weight: float = 1.0
     picture: float = 0.5
+    key: int = 0
+    guest: Draw | None = None
+
+    def generator(self, purpose: int = 0) -> torch.Generator:
+        """Random numbers of this clip; other numbers for every purpose."""
+        return torch.Generator().manual_seed(key_of(self.key, purpose))
+
+    def mixed_with(self, guest: Draw, weight: float) -> Draw:
+        """The same draw with another clip mixed in; `weight` is its own share."""
+        return replace(self, guest=guest, weight=weight)
+
+
+class Item(NamedTuple):
+    """A drawn clip: waveform ``[samples]``, target ``[n_classes]``, picture or None, and another clip to mix in."""
+
+    waveform: Tensor
+    target: Tensor
+    frames: Tensor | None
+    draw: Draw
+    guest: Item | None = None
 
 
 class Batch(NamedTuple):
-    """Waveforms ``[batch, samples]``, or a list if lengths differ; targets; pictures or None."""
+    """Waveforms ``[batch, samples]``, or a list if lengths differ; targets; pictures or None; how each clip was drawn."""
 
     waveforms: Tensor | list[Tensor]
     targets: Tensor
-    frames: Tensor | None = None
+    frames: Tensor | None
+    draws: tuple[Draw, ...]
+    guests: tuple[Item | None, ...]
 
 
-class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
+class TrainingClips(Dataset[Item]):
     """Waveform, target ``[n_classes]`` and picture of drawn clips.
 
     Parameters
@@ -78,20 +107,24 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
         The window begins where the draw says; otherwise at the beginning of the clip.
     picture
         Reads the picture, if one is wanted.
+    augment
+        Says what happens to sound and picture of a drawn clip together.
     """
 
     def __init__(
         self, examples: ExampleSet, sample_rate: int, samples: int, *, padded: bool = True, cropped: bool = False,
-        picture: Picture | None = None,
+        picture: Picture | None = None, augment: AugmentConfig | None = None,
     ) -> None:  # fmt: skip
         self.examples, self.sample_rate, self.samples = examples, sample_rate, samples
-        self.padded, self.cropped, self.picture = padded, cropped, picture
+        self.padded, self.cropped, self.picture, self.augment = padded, cropped, picture, augment
         index = {label: i for i, label in enumerate(examples.labels)}
         self.targets = torch.zeros(len(examples.examples), len(examples.labels))
         for row, example in enumerate(examples.examples):
             for label in example.labels:
                 self.targets[row, index[label]] = 1.0
         self._kept: Tensor | list[Tensor] | None = None
+        self._opened: dict[int, Tensor] | None = None
+        self._pixels: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.examples.examples)
@@ -100,11 +133,19 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
     def gigabytes(self) -> float:
         """Memory that all samples take, in units of 10^9 bytes."""
         typical = max(self.samples, round(_TYPICAL_SECONDS * self.sample_rate)) if self.cropped else self.samples
-        return len(self) * typical * 4 / 1e9
+        pixels = self.picture.n_bytes if isinstance(self.picture, Pictures) else 0
+        return len(self) * (typical * 4 + pixels) / 1e9
 
     def keep(self) -> None:
-        """Decode everything now and keep it."""
-        if self.padded and not self.cropped:
+        """Decode everything now and keep it; pictures as whole numbers."""
+        if isinstance(self.picture, Pictures):
+            kept = []
+            for row in range(len(self)):
+                waveform, clip = self._decode(row)
+                kept.append(waveform if self.cropped else waveform[: self.samples].clone())
+                self._pixels.append(self.picture.pixels(clip.video))
+            self._kept = kept
+        elif self.padded and not self.cropped:
             self._kept = load_waveforms(self.examples, self.sample_rate, self.samples)[0]
         else:
             self._kept = [self._decode(row)[0] for row in range(len(self))]
@@ -130,13 +171,25 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
         clip = None
         if self._kept is not None:
             waveform = self._kept[row]
+        elif self._opened is not None and row in self._opened:
+            waveform = self._opened[row]
         else:
             waveform, clip = self._decode(row)
-        frames = self.picture(clip.video if clip else None, picture) if self.picture is not None else None
+            if self._opened is not None and self.picture is None:
+                self._opened[row] = waveform
+        frames = None
+        if self._pixels:
+            assert isinstance(self.picture, Pictures)
+            frames = self.picture.frames(self._pixels[row], picture)
+        elif self.picture is not None:
+            frames = self.picture(clip.video if clip else None, picture)
         return self._window(waveform, place), frames
 
-    def __getitem__(self, draw: Draw | int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def __getitem__(self, draw: Draw | int) -> Item:
+        augment = self.augment if isinstance(draw, Draw) and isinstance(self.picture, Pictures) else None
         draw = draw if isinstance(draw, Draw) else Draw(draw)
+        if augment is not None and augment.any_picture:
+            draw = replace(draw, picture=torch.rand((), generator=draw.generator(_PICTURE)).item())
         waveform, frames = self._item(draw.index, draw.place, draw.picture)
         target = self.targets[draw.index]
         if draw.partner is not None:
@@ -145,7 +198,33 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
             target = mix_targets(target, self.targets[draw.partner], draw.weight)
             if frames is not None and other_frames is not None:
                 frames = draw.weight * frames + (1 - draw.weight) * other_frames
-        return waveform, target, frames
+        if augment is not None and frames is not None:
+            waveform, frames = self._together(waveform, frames, augment, draw.generator(_TOGETHER))
+        return Item(waveform, target, frames, draw, None if draw.guest is None else self[draw.guest])
+
+    def _together(
+        self, waveform: Tensor, frames: Tensor, augment: AugmentConfig, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What happens to sound and picture in the same draw."""
+        assert isinstance(self.picture, Pictures)
+        share, turn = torch.rand(2, generator=generator).tolist()
+        if augment.turn and self.picture.moving:
+            steps = int(turn * len(frames))
+            frames, waveform = frames.roll(steps, 0), waveform.roll(round(steps * len(waveform) / len(frames)))
+        if share < augment.hide_picture:
+            frames = torch.tensor(self.picture.grey)[:, None, None].expand_as(frames)
+        elif share < augment.hide_picture + augment.hide_sound:
+            waveform = torch.zeros_like(waveform)
+        return waveform, frames
+
+    def __getitems__(self, draws: Sequence[Draw | int]) -> list[Item]:
+        """The clips of a batch; those that are in it and mixed into others are decoded once."""
+        mixed = any(isinstance(draw, Draw) and draw.guest is not None for draw in draws)
+        self._opened = {} if mixed else None
+        try:
+            return [self[draw] for draw in draws]
+        finally:
+            self._opened = None
 
     def first(self, count: int, generator: torch.Generator) -> Tensor:
         """Waveforms ``[n, samples]`` to measure statistics on: all that are kept, else up to `count` random ones."""
@@ -156,15 +235,17 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor | None]]):
         return torch.stack([nn.functional.pad(w, (0, self.samples - w.shape[0])) for w in windows])
 
 
-def collate(items: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Batch:
+def collate(items: Sequence[Item]) -> Batch:
     """A batch of clips."""
-    waveforms = [waveform for waveform, _, _ in items]
-    frames = [picture for _, _, picture in items if picture is not None]
+    waveforms = [item.waveform for item in items]
+    frames = [item.frames for item in items if item.frames is not None]
     together = len({waveform.shape for waveform in waveforms}) == 1
     return Batch(
         torch.stack(waveforms) if together else waveforms,
-        torch.stack([target for _, target, _ in items]),
+        torch.stack([item.target for item in items]),
         torch.stack(frames) if frames else None,
+        tuple(item.draw for item in items),
+        tuple(item.guest for item in items),
     )
 
 
@@ -183,92 +264,9 @@ def clips_of(
         raise SettingsError(f"{network.info.title} reads no picture.", "Set data.video to false.")
     kind = config.augment.kind
     clips = TrainingClips(
-        examples, sample_rate, samples, padded=kind != "slowfast", cropped=kind in _CROPPED, picture=picture
-    )
-    if picture is None and clips.gigabytes <= config.data.memory_limit_gb:
+        examples, sample_rate, samples, padded=kind != "slowfast", cropped=kind in _CROPPED, picture=picture,
+        augment=config.augment,
+    )  # fmt: skip
+    if clips.gigabytes <= config.data.memory_limit_gb:
         clips.keep()
     return clips
-
-
-def picture_reader(network: Network) -> Picture | None:
-    """How a network's pictures are read, None if it reads none."""
-    if "video" not in network.modalities:
-        return None
-    # No lambdas: processes that decode have to be sent this.
-    if isinstance(network.config, HeteroGraphConfig):
-        return partial(all_pictures, seconds=network.config.clip_seconds, frame_rate=network.config.frame_rate)
-    return partial(one_picture, size=int(getattr(network.config, "image_size", 224)))
-
-
-def all_pictures(video: VideoTrack | None, _: float, seconds: float, frame_rate: float) -> Tensor:
-    """The frames that the event graph reads, ``[n_frames, 3, 112, 112]`` in 0..1."""
-    return read_frames(video, seconds, frame_rate)
-
-
-def one_picture(video: VideoTrack | None, share: float, size: int) -> Tensor:
-    """One of the ten pictures that EquiAV's data sets keep of a clip, RGB in 0..1, ``[1, 3, size, size]``."""
-    if video is None:
-        raise DataError("A clip of the data set has no picture.", "Train with sound alone (data.video: false).")
-    rate = video.frame_rate or 25.0
-    times = published_frame_times(video.duration, video.frame_rate)
-    pixels = video.frames([times[min(int(share * len(times)), len(times) - 1)] + 0.25 / rate])[0]
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    height, width = resized_shape(image.height, image.width, size)
-    top, left = crop_offsets(height, width, size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
-    return to_tensor(image).unsqueeze(0)
-
-
-class Draws(Sampler[Draw]):
-    """An epoch's draws, one for every index that `order` gives; all random numbers are drawn in the main process."""
-
-    def __init__(
-        self, order: Sampler[int], config: AugmentConfig, generator: torch.Generator, n_clips: int,
-        partner_weights: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        self.order, self.config, self.generator, self.n_clips = order, config, generator, n_clips
-        self.partner_weights = partner_weights
-
-    def __len__(self) -> int:
-        return len(self.order)  # type: ignore[arg-type]
-
-    def _uniform(self) -> float:
-        return torch.rand((), generator=self.generator).item()
-
-    def __iter__(self) -> Iterator[Draw]:
-        config = self.config
-        for index in self.order:
-            if config.kind == "standard":
-                yield Draw(index)
-                continue
-            place, picture, partner, weight = self._uniform(), self._uniform(), None, 1.0
-            if config.mixes_decoded and self._uniform() < config.mixup:
-                weight = mixing_weight(self.generator)
-                if self.partner_weights is not None:
-                    partner = int(torch.multinomial(self.partner_weights, 1, generator=self.generator))
-                else:
-                    partner = int(torch.randint(self.n_clips, (1,), generator=self.generator))
-            yield Draw(index, place, partner, weight, picture)
-
-
-def draws_of(config: TrainConfig, clips: TrainingClips, generator: torch.Generator) -> Draws:
-    """In which order a recipe draws its clips.
-
-    Raises
-    ------
-    DataError
-        If a file of weights does not belong to the clips.
-    """
-    settings, count = config.sampling, len(clips)
-    weights = None
-    if settings.kind == "balanced" or settings.weighted_partners:
-        if settings.weights is not None:
-            values = read_weights(settings.weights, count)
-        else:
-            values = sampling_weights([example.labels for example in clips.examples.examples])
-        weights = torch.from_numpy(values)
-    order: Sampler[int] = RandomSampler(range(count))
-    if settings.kind == "balanced":
-        assert weights is not None
-        order = WeightedRandomSampler(weights.tolist(), count, replacement=True)
-    return Draws(order, config.augment, generator, count, weights if settings.weighted_partners else None)

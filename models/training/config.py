@@ -65,8 +65,12 @@ class TrainConfig(Section):
         ``measured``: mean and twice the deviation of the training features; ``given``: what `frontend` says.
     half
         Store the weights as float16.
+    checkpoint_every_seconds, checkpoint_every_steps
+        How often the state of the run is saved within an epoch, whichever comes first (at its end it always is); None: not.
+    tracking
+        ``tensorboard`` is always written (``NAME.tensorboard``); ``wandb``: to Weights & Biases too.
     resume
-        Go on where an interrupted run of the same recipe stopped, at its last whole epoch.
+        Go on where an interrupted run of the same recipe stopped, at the last state that was saved.
     """
 
     name: str
@@ -90,6 +94,9 @@ class TrainConfig(Section):
     teacher: TeacherConfig | None = None
     seed: int = 0
     half: bool = True
+    checkpoint_every_seconds: float | None = Field(default=60.0, ge=0)
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    tracking: Literal["tensorboard", "wandb"] = "tensorboard"
     resume: bool = False
     output: Path = Path("runs")
     license: str = ""
@@ -109,7 +116,7 @@ class TrainConfig(Section):
 
 
 def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
-    """Read a recipe, with ``section.key=value`` overrides.
+    """Read a recipe, with ``section.key=value`` overrides; of a checkpoint's card, the recipe that it was trained with.
 
     Raises
     ------
@@ -124,6 +131,9 @@ def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainCo
         raise SettingsError(f"The recipe {path.name} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"The recipe {path.name} holds no settings.", "Write lines of the form 'key: value'.")
+    training = values.get("training")
+    if isinstance(training, dict) and isinstance(training.get("recipe"), dict):
+        values = training["recipe"]
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator:

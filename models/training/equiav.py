@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed
@@ -299,6 +299,20 @@ class OnlineTrainer:
     def learning_rate(self) -> float:
         """Rate of the base group in the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, beside the network's weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(), "steps": self.steps, "scaler": self._scaler.state_dict(),
+            "random": self._generator_state,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps, self._generator_state = state["steps"], state["random"]
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
 
     def step(self, forward: Callable[[], Tensor], target: Tensor) -> float:
         """One update; returns the loss before it.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from models.checkpoint import save_checkpoint
 from models.errors import SettingsError
+from models.families.hetero_graph import HeteroGraph
 from models.frontends import FrontEnd
+from models.layers.wav2vec2_frontend import start_from_mel
 from models.network import Network
-from models.training.clips import TrainingClips, collate
+from models.training.augmentations import standard
+from models.training.clips import Draw, TrainingClips, collate, key_of
 from models.training.config import TrainConfig
 from models.training.hetero_graph import (
     Activation,
@@ -32,8 +32,10 @@ from models.training.hetero_graph import (
     evaluate_logits,
     parameter_norms,
 )
-from models.training.run_state import load_state, random_states, save_state, set_random_states, state_path
-from models.training.trainer import EpochReport, make_card, prepare_training
+from models.training.run_state import load_state, not_finite, random_states, save_state, set_random_states, state_path
+from models.training.synchrony import synchrony_loss
+from models.training.tracking import RunLog
+from models.training.trainer import EpochReport, make_card, prepare_training, write_checkpoint
 
 _LEAST_GAIN = 1e-4
 
@@ -55,6 +57,17 @@ class EventGraphLoop(BaseModel):
         Iterations between evaluations on the validation folds, and between saved states.
     patience
         Stop after so many evaluations without a lower loss.
+    augment
+        Change clips as the recipe's `augment` says (of the kind ``standard``); published: they stay as they are.
+    mel_start
+        Begin with band-pass filters in the first convolution on the sound
+        (`models.layers.wav2vec2_frontend.mel_filters`), not with random ones; for training without public backbones.
+    synchrony
+        Weight of `models.training.synchrony.synchrony_loss`: what is seen and heard at the same time shall resemble each
+        other where sound and picture meet. Published: 0, the nearest neighbours follow from the classes alone.
+    picture
+        Weight of a second classification loss, of the pictures' half of the read-out alone: sounds are learned sooner, and
+        then hardly anything asks for the picture. Published: 0.
     keep
         ``best``: the weights with the lowest validation loss; ``last``, which is what the published code keeps by mistake.
     """
@@ -70,6 +83,10 @@ class EventGraphLoop(BaseModel):
     balanced: bool = False
     evaluate_every: int = Field(default=1000, ge=1)
     patience: int = Field(default=5, ge=1)
+    augment: bool = False
+    mel_start: bool = False
+    synchrony: float = Field(default=0.0, ge=0)
+    picture: float = Field(default=0.0, ge=0)
     keep: str = Field(default="best", pattern="^(best|last)$")
 
 
@@ -149,13 +166,21 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
     labels = clips.targets.argmax(dim=1)
     weights = balanced_class_weights(labels.numpy(), clips.targets.shape[1]).to(device) if own.class_weights else None
     network.train()
+    assert isinstance(network, HeteroGraph)
+    if own.mel_start and not config.resume:
+        start_from_mel(network.audio_head, frontend.sample_rate)
+    # The order of numbers in which convolutions of pictures are fastest; the values are the same.
+    network.video_head.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if own.synchrony > 0:
+        # Their scales belong to nodes by number: with them, nodes could be told apart by their place alone.
+        for norm in (network.pre_norm_audio, network.pre_norm_video):
+            norm.requires_grad_(False)
     loop = PublishedLoop(network, solver)
     generator = torch.Generator().manual_seed(config.seed)
     rounds = Rounds(labels, own.balanced, generator)
     batch_size, workers = config.optimizer.batch_size, config.data.workers
     best, waited, best_weights = float("inf"), 0, {k: v.clone() for k, v in network.state_dict().items()}
-    config.output.mkdir(parents=True, exist_ok=True)
-    path, history = state_path(config), config.output / f"{config.name}.jsonl"
+    path = state_path(config)
     if config.resume:
         state = load_state(path, config)
         network.load_state_dict(state["network"])
@@ -164,26 +189,42 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
         best, waited, best_weights = state["best"], state["waited"], state["best_weights"]
         set_random_states(state["random"], generator)
     done = -(-loop.iteration // own.evaluate_every)
-    lines = history.read_text(encoding="utf-8").splitlines()[:done] if history.is_file() else []
-    history.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    records = RunLog(config, done, loop.iteration)
     started, total = time.monotonic(), -(-solver.MAX_ITER // own.evaluate_every)
     while loop.iteration < solver.MAX_ITER and waited < own.patience:
         losses = []
         count = min(own.evaluate_every, solver.MAX_ITER - loop.iteration)
-        order = [rounds.take(batch_size) for _ in range(count)]
+        order = [
+            [Draw(index, key=key_of(config.seed, loop.iteration + step, place)) for place, index in enumerate(indices)]
+            for step, indices in enumerate(rounds.take(batch_size) for _ in range(count))
+        ]
         for batch in DataLoader(clips, batch_sampler=order, collate_fn=collate, num_workers=workers):
             with torch.no_grad():
-                features = frontend(batch.waveforms.to(device))
-            logits = network(features, None if batch.frames is None else batch.frames.to(device))
+                if own.augment:
+                    features = standard(batch, frontend, config.augment, device)[0]
+                else:
+                    features = frontend(batch.waveforms.to(device))
+            frames = None if batch.frames is None else batch.frames.to(device)
+            run = network.reason(network.encode_audio(features), network.video_nodes(frames, len(features)))
+            logits = network.forward_head(run.hidden)
             loss = classification_loss(
                 logits, batch.targets.argmax(dim=1).to(device), own.loss, label_smoothing=own.label_smoothing,
                 class_weights=weights, activation=own.activation,
             )  # fmt: skip
             losses.append(loss.item())
+            if own.picture > 0:
+                width = network.config.hidden_channels
+                seen = torch.cat([torch.zeros_like(run.hidden[:, :width]), run.hidden[:, width:]], dim=1)
+                loss = loss + own.picture * classification_loss(
+                    network.forward_head(seen), batch.targets.argmax(dim=1).to(device), own.loss,
+                    label_smoothing=own.label_smoothing, class_weights=weights, activation=own.activation,
+                )  # fmt: skip
+            if own.synchrony > 0:
+                loss = loss + own.synchrony * synchrony_loss(run, network.config)
             loop.step(loss + parameter_norms(network) if own.parameter_norms else loss)
         done += 1
         if not torch.tensor(losses).isfinite().all():
-            raise SettingsError("The loss is not a number any more.", "Lower BASE_LR in loop.solver.")
+            raise not_finite("The loss", done, loop.iteration, max(loop.rates))
         figure = None
         if prepared.validation is not None:
             found = evaluate_logits(*logits_of(network, frontend, prepared.validation, batch_size, workers), own.loss)
@@ -192,19 +233,20 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
                 best, waited = found.loss, 0
                 best_weights = {key: value.detach().clone() for key, value in network.state_dict().items()}
         entry = EpochReport(done, total, sum(losses) / len(losses), max(loop.rates), figure, time.monotonic() - started)
-        with history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        records.write(entry, loop.iteration)
         save_state(path, config, {
             "network": network.state_dict(), "loop": loop_state(loop), "waiting": rounds.waiting, "best": best,
             "waited": waited, "best_weights": best_weights, "random": random_states(generator),
         })  # fmt: skip
         if report is not None:
             report(entry)
+    records.close()
     if own.keep == "best" and prepared.validation is not None:
         network.load_state_dict(best_weights)
-    save_checkpoint(config.output / config.name, network.eval(), make_card(config, prepared), half=config.half)
+    network.video_head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    folder = write_checkpoint(config, network.eval(), make_card(config, prepared))
     path.unlink(missing_ok=True)
-    return config.output / config.name
+    return folder
 
 
 def loop_state(loop: PublishedLoop) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +11,6 @@ import torch
 from accelerate.utils import set_seed
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.checkpoint import save_checkpoint
 from models.errors import SettingsError
 from models.training.clips import collate
 from models.training.config import TrainConfig
@@ -21,7 +18,9 @@ from models.training.equiav import HeadParameters, OnlineSettings, OnlineTrainer
 from models.training.event_graph_loop import train_event_graph
 from models.training.playback_stages import PlaybackStages, train_playback
 from models.training.pretraining_loop import train_pretraining
-from models.training.trainer import EpochReport, make_card, prepare_training
+from models.training.run_state import Saver
+from models.training.tracking import RunLog
+from models.training.trainer import EpochReport, make_card, prepare_training, write_checkpoint
 
 Report = Callable[[EpochReport], None] | None
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -56,10 +55,8 @@ def loop_settings(config: TrainConfig, cls: type[Settings]) -> Settings:
     Raises
     ------
     SettingsError
-        If one is unknown or not valid, or the loop cannot be resumed.
+        If one is unknown or not valid.
     """
-    if config.resume:
-        raise SettingsError(f"The loop {config.loop.kind!r} cannot be resumed.", "Leave out resume=true.")
     try:
         return cls.model_validate(config.loop.settings)
     except ValidationError as error:
@@ -102,31 +99,47 @@ def online(config: TrainConfig, report: Report = None) -> Path:
         own.head_lr, freeze_base=own.freeze_base, head_params=own.head_params, seed=config.seed,
         mixed_precision=settings.mixed_precision == "fp16",
     ))  # fmt: skip
-    config.output.mkdir(parents=True, exist_ok=True)
-    history = config.output / f"{config.name}.jsonl"
-    history.unlink(missing_ok=True)
-    started = time.monotonic()
-    for epoch in range(1, settings.epochs + 1):
-        losses = []
-        for index in range(len(clips)):
-            batch = collate([clips[index]])
-            assert isinstance(batch.waveforms, torch.Tensor)
-            waveform = batch.waveforms.to(device)
-            with torch.no_grad():
-                features = frontend(waveform - waveform.mean(dim=1, keepdim=True))
-            frames = None if batch.frames is None else batch.frames.to(device)
-            inputs = (features,) if frames is None else (features, frames)
-            losses.append(trainer.step(lambda inputs=inputs: network(*inputs), batch.targets.to(device)))  # type: ignore[misc]
-        entry = EpochReport(
-            epoch, settings.epochs, sum(losses) / len(losses), trainer.learning_rate, None, time.monotonic() - started
-        )
-        with history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
-        if report is not None:
-            report(entry)
+    saver, epoch, done, losses, seconds = Saver(config), 1, 0, 0.0, 0.0
+    if config.resume:
+        state = saver.load()
+        network.load_state_dict(state["network"])
+        trainer.load_state_dict(state["trainer"])
+        epoch, done, losses, seconds = state["epoch"], state["done"], state["losses"], state["seconds"]
+    started = time.monotonic() - seconds
+    saver.begin(trainer.steps)
+
+    def save() -> None:
+        saver.save({
+            "network": network.state_dict(), "trainer": trainer.state_dict(), "epoch": epoch, "done": done,
+            "losses": losses, "seconds": time.monotonic() - started,
+        }, trainer.steps)  # fmt: skip
+
+    with RunLog(config, epoch - 1, trainer.steps) as records:
+        while epoch <= settings.epochs:
+            for index in range(done, len(clips)):
+                batch = collate([clips[index]])
+                assert isinstance(batch.waveforms, torch.Tensor)
+                waveform = batch.waveforms.to(device)
+                with torch.no_grad():
+                    features = frontend(waveform - waveform.mean(dim=1, keepdim=True))
+                frames = None if batch.frames is None else batch.frames.to(device)
+                inputs = (features,) if frames is None else (features, frames)
+                losses += trainer.step(lambda inputs=inputs: network(*inputs), batch.targets.to(device))  # type: ignore[misc]
+                done = index + 1
+                if saver.due(trainer.steps):
+                    save()
+            entry = EpochReport(
+                epoch, settings.epochs, losses / len(clips), trainer.learning_rate, None, time.monotonic() - started
+            )
+            records.write(entry, trainer.steps)
+            epoch, done, losses = epoch + 1, 0, 0.0
+            save()
+            if report is not None:
+                report(entry)
     network.requires_grad_(True)
-    save_checkpoint(config.output / config.name, network.eval(), make_card(config, prepared), half=config.half)
-    return config.output / config.name
+    folder = write_checkpoint(config, network.eval(), make_card(config, prepared))
+    saver.finish()
+    return folder
 
 
 def event_graph(config: TrainConfig, report: Report = None) -> Path:

@@ -45,9 +45,6 @@ class Criterion(nn.Module):
         Training examples.
     """
 
-    # Networks are asked in mixed precision by themselves; what else a loss computes with them has to be told.
-    reads_parts = False
-
     def __init__(self, config: TrainConfig, network: Network, examples: ExampleSet) -> None:
         super().__init__()
         self.config, self.groups = config, label_groups(network)
@@ -149,8 +146,6 @@ class Playback(Criterion):
     The published rank terms are left out: they carry no gradient. With two groups the published code forgets the passes;
     they are left out then, too.
     """
-
-    reads_parts = True
 
     def __init__(self, config: TrainConfig, network: Network, examples: ExampleSet) -> None:
         super().__init__(config, network, examples)

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 
 def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
     """Share of clips whose best class is right; ``[n, n_classes]`` each, one true class a clip."""
     return float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+
+
+def top_right(scores: np.ndarray, targets: np.ndarray, k: int = 1, groups: Sequence[int] = ()) -> np.ndarray:
+    """Whether the true class is among the `k` best, bool ``[n]``; with groups of classes, in every group.
+
+    Parameters
+    ----------
+    scores, targets
+        ``[n, n_classes]`` each, one true class a clip in every group.
+    groups
+        Sizes of consecutive groups of classes (verbs and nouns); none: one group.
+    """
+    right = np.ones(len(scores), dtype=bool)
+    bounds = np.cumsum([0, *(groups or [scores.shape[1]])])
+    for first, last in itertools.pairwise(bounds):
+        best = np.argsort(-scores[:, first:last], axis=1, kind="stable")[:, :k]
+        right &= (best == targets[:, first:last].argmax(axis=1)[:, None]).any(axis=1)
+    return right
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

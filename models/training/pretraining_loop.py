@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+from accelerate import Accelerator
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from models.card import Card
-from models.checkpoint import save_checkpoint
 from models.errors import DataError, SettingsError
 from models.families.equiav_pretraining import EquiAVPretraining, EquiAVPretrainingConfig
-from models.frontends import build_frontend
-from models.training.clips import TrainingClips, draws_of
+from models.frontends import FrontEnd, build_frontend
+from models.training.clips import Draw, Item, TrainingClips, key_of
 from models.training.config import TrainConfig
-from models.training.equiav import PretrainingLoss, WarmupCosine
-from models.training.equiav_views import pretraining_batch, pretraining_step
-from models.training.optimization import build_optimizer
-from models.training.run_state import load_state, random_states, save_state, set_random_states, state_path
+from models.training.equiav import PretrainingLoss, PretrainingResult
+from models.training.equiav_views import PretrainingBatch, pretraining_batch
+from models.training.provenance import provenance
+from models.training.run_state import Saver
+from models.training.standard_loop import StandardLoop
 from models.training.start import start_network
-from models.training.trainer import EpochReport, read_examples, recipe_for_card, training_part
+from models.training.trainer import EpochReport, begin, read_examples, training_part, write_checkpoint
 from models.video import VideoTrack
 from models.video_frames import published_frame_times
 
-Items = Sequence[tuple[Tensor, Tensor, Tensor | None]]
+_VIEWS = 4  # purpose of a clip's random numbers
 
 
 class PretrainingLoop(BaseModel):
@@ -68,9 +65,81 @@ def raw_picture(video: VideoTrack | None, share: float) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(video.frames([moment])[0]))
 
 
-def together(items: Items) -> tuple[Tensor, list[Tensor]]:
-    """Waveforms ``[batch, samples]`` and pictures of any size."""
-    return torch.stack([item[0] for item in items]), [item[2] for item in items if item[2] is not None]
+def together(items: Sequence[Item]) -> tuple[Tensor, list[Tensor], list[Draw]]:
+    """Waveforms ``[batch, samples]``, pictures of any size, and how each was drawn."""
+    pictures = [item.frames for item in items if item.frames is not None]
+    return torch.stack([item.waveform for item in items]), pictures, [item.draw for item in items]
+
+
+class Views(nn.Module):
+    """Network and loss together, for `StandardLoop`."""
+
+    def __init__(self, network: EquiAVPretraining, criterion: PretrainingLoss) -> None:
+        super().__init__()
+        self.network, self.criterion = network, criterion
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Loss of what `EquiAVPretraining.forward_views` reads."""
+        result: PretrainingResult = self.criterion(self.network.forward_views(*views))
+        return result.loss
+
+
+class PretrainingRun(StandardLoop):
+    """Steps, states and processes are those of every training; what is heard, seen and compared is not.
+
+    With several processes every sound is compared with the pictures of all, but, as published, gradients of the comparison
+    between modalities reach only a process's own: one process with larger batches learns slightly differently.
+    """
+
+    def __init__(
+        self, config: TrainConfig, own: PretrainingLoop, network: EquiAVPretraining, frontend: FrontEnd,
+        clips: TrainingClips, accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        self.own, self.equiav = own, network.config
+        self.criterion = PretrainingLoss(
+            own.inter_temperature, own.intra_temperature, own.inter_scale, own.audio_scale, own.video_scale
+        )
+        # The published schedule, and the last weights.
+        optimizer = config.optimizer.model_copy(update={"average_decay": 0.0, "average_epochs": None})
+        schedule = config.schedule.model_copy(update={"kind": "half_cosine"})
+        settings = config.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+        super().__init__(settings, network, frontend, clips, None, None, accelerator)
+        self.collate = together
+        self.saver = Saver(config, main=accelerator.is_main_process)
+
+    def build_learner(self) -> nn.Module:
+        """Network and contrastive losses."""
+        assert isinstance(self.network, EquiAVPretraining)
+        return Views(self.network, self.criterion)
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The recipe's, with the temperatures if they are learned."""
+        optimizer = super().build_optimizer()
+        learned = list(self.criterion.parameters())
+        if learned:
+            rate = self.config.optimizer.learning_rate
+            optimizer.add_param_group({"params": learned, "weight_decay": 0.0, "lr": rate, "base_lr": rate})
+        return optimizer
+
+    def loss(self, batch: Any, epoch: int, step: int, part: int) -> Tensor:
+        """Loss of views drawn from each clip's own random numbers."""
+        waveforms, pictures, draws = batch
+        with torch.no_grad():
+            waveforms = waveforms.to(self.device)
+            features = self.frontend(waveforms - waveforms.mean(dim=1, keepdim=True)).cpu()
+        views = [
+            self._views(clip, Image.fromarray(picture.numpy()), draw)
+            for clip, picture, draw in zip(features, pictures, draws, strict=True)
+        ]
+        self.plan.seed_network(epoch, step, part)
+        return self.model(*(torch.cat(column).to(self.device) for column in zip(*views, strict=True)))
+
+    def _views(self, features: Tensor, picture: Image.Image, draw: Draw) -> PretrainingBatch:
+        rng = np.random.default_rng(key_of(draw.key, _VIEWS))
+        rolled = features.roll(int(rng.integers(-features.shape[0], features.shape[0])), 0)
+        return pretraining_batch(
+            rolled[None], [picture], self.equiav, rng, self.own.time_mask, self.own.frequency_mask
+        )  # fmt: skip
 
 
 def train_pretraining(config: TrainConfig, report: Callable[[EpochReport], None] | None = None) -> Path:
@@ -81,14 +150,13 @@ def train_pretraining(config: TrainConfig, report: Callable[[EpochReport], None]
     EarwitnessError
         If the data cannot be read or the settings do not fit together.
     """
-    settings = config.optimizer
     try:
         own = PretrainingLoop.model_validate(config.loop.settings)
         network_config = EquiAVPretrainingConfig.model_validate(config.config)
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
         raise SettingsError(f"The settings of the pre-training are not valid: {details}.") from error
-    set_seed(config.seed)
+    accelerator = begin(config)
     network = EquiAVPretraining(network_config)
     part = training_part(config, read_examples(config))
     frontend = build_frontend(config.frontend)
@@ -96,78 +164,18 @@ def train_pretraining(config: TrainConfig, report: Callable[[EpochReport], None]
     clips = TrainingClips(part, frontend.sample_rate, samples, picture=raw_picture)
     for start in config.start if not config.resume else ():
         start_network(network, start)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network, frontend = network.to(device), frontend.to(device)
-    loss = PretrainingLoss(
-        own.inter_temperature, own.intra_temperature, own.inter_scale, own.audio_scale, own.video_scale
-    ).to(device)
-    optimizer = build_optimizer(network, settings)
-    learned = list(loss.parameters())
-    if learned:
-        optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-    drawing = torch.Generator().manual_seed(config.seed)
-    order = draws_of(config, clips, drawing)
-    batch_size = min(settings.batch_size, len(clips))
-    per_epoch = len(clips) // batch_size
-    schedule = WarmupCosine(
-        settings.learning_rate,
-        config.schedule.start,
-        config.schedule.end,
-        settings.warmup_epochs,
-        settings.epochs,
-        per_epoch,
-    )
-    config.output.mkdir(parents=True, exist_ok=True)
-    path, history, done = state_path(config), config.output / f"{config.name}.jsonl", 0
-    if config.resume:
-        state = load_state(path, config)
-        network.load_state_dict(state["network"])
-        loss.load_state_dict(state["loss"])
-        optimizer.load_state_dict(state["optimizer"])
-        done = state["epoch"]
-        set_random_states(state["random"], drawing)
-    lines = history.read_text(encoding="utf-8").splitlines()[:done] if history.is_file() else []
-    history.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    started = time.monotonic()
-    for epoch in range(done + 1, settings.epochs + 1):
-        # Views are drawn anew from seed and epoch, so that there is no state of theirs to keep.
-        rng, losses = np.random.default_rng([config.seed, epoch]), []
-        loader = DataLoader(
-            clips, batch_size, sampler=order, drop_last=True, collate_fn=together, num_workers=config.data.workers
+    loop = PretrainingRun(config, own, network, frontend.to(accelerator.device), clips, accelerator)
+    trained = loop.run(report)
+    if accelerator.is_main_process:
+        card = Card(
+            name=config.name, title=config.title, description=config.description, family=config.family,
+            config=network.config.model_dump(mode="json"), frontend=frontend.config.model_dump(mode="json"),
+            # Its outputs are no classes but the dimensions of the shared space.
+            labels=[f"dimension {index}" for index in range(network.config.n_classes)], task="multi-label",
+            training=provenance(config, {"train": part}, accelerator.num_processes),
+            training_data=config.training_data, license=config.license, citation=config.citation,
         )  # fmt: skip
-        for step, (waveforms, pictures) in enumerate(loader):
-            with torch.no_grad():
-                waveforms = waveforms.to(device)
-                features = frontend(waveforms - waveforms.mean(dim=1, keepdim=True)).cpu()
-            shifts = rng.integers(-features.shape[1], features.shape[1], len(features))
-            features = torch.stack([clip.roll(int(shift), 0) for clip, shift in zip(features, shifts, strict=True)])
-            images = [Image.fromarray(picture.numpy()) for picture in pictures]
-            batch = pretraining_batch(features, images, network.config, rng, own.time_mask, own.frequency_mask).to(
-                device
-            )
-            rate = schedule((epoch - 1) * per_epoch + step)
-            result = pretraining_step(network, loss, batch, optimizer, rate, settings.gradient_clip or None)
-            losses.append(float(result.loss.detach()))
-        entry = EpochReport(
-            epoch, settings.epochs, sum(losses) / len(losses), float(optimizer.param_groups[0]["lr"]), None,
-            time.monotonic() - started,
-        )  # fmt: skip
-        with history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
-        save_state(path, config, {
-            "network": network.state_dict(), "loss": loss.state_dict(), "optimizer": optimizer.state_dict(),
-            "epoch": epoch, "random": random_states(drawing),
-        })  # fmt: skip
-        if report is not None:
-            report(entry)
-    card = Card(
-        name=config.name, title=config.title, description=config.description, family=config.family,
-        config=network.config.model_dump(mode="json"), frontend=frontend.config.model_dump(mode="json"),
-        # Its outputs are no classes but the dimensions of the shared space.
-        labels=[f"dimension {index}" for index in range(network.config.n_classes)], task="multi-label",
-        training={"recipe": recipe_for_card(config), "clips": len(clips)},
-        training_data=config.training_data, license=config.license, citation=config.citation,
-    )  # fmt: skip
-    save_checkpoint(config.output / config.name, network.eval(), card, half=config.half)
-    path.unlink(missing_ok=True)
+        write_checkpoint(config, trained.eval(), card)
+        loop.saver.finish()
+    accelerator.wait_for_everyone()
     return config.output / config.name

@@ -91,6 +91,13 @@ class AugmentConfig(Section):
         Both parameters of the beta distribution that the mixing weight is drawn from.
     frequency_mask, time_mask
         Largest width of the masked stripe, in mel bands and frames (SpecAugment; Park et al., 2019).
+    hide_picture, hide_sound
+        With video: share of the clips whose picture becomes grey, and of those that fall silent, so that the model learns
+        to do without either.
+    turn
+        With moving pictures: turn sound and picture of a clip round in time by the same random amount.
+    any_picture
+        Of families that look at one picture of a clip: any of ten, whatever `kind` says.
     """
 
     kind: Literal["standard", "audio_tagging", "slowfast", "play_it_back", "equiav"] = "standard"
@@ -104,6 +111,10 @@ class AugmentConfig(Section):
     time_mask: int = Field(default=64, ge=0)
     noise: bool = False
     cutmix: float = Field(default=0.5, ge=0, le=1)
+    hide_picture: float = Field(default=0.0, ge=0, le=1)
+    hide_sound: float = Field(default=0.0, ge=0, le=1)
+    turn: bool = False
+    any_picture: bool = False
 
     @property
     def mixes_decoded(self) -> bool:

@@ -1,17 +1,17 @@
-"""The iteration that most families are trained with: epochs of batches, a validation after each, and a state to resume."""
+"""The iteration that most families are trained with: steps of batches, a validation after each epoch, a state to resume."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -22,18 +22,22 @@ from models.errors import SettingsError
 from models.frontends import FrontEnd
 from models.network import Network
 from models.recognizer import Recognizer
-from models.training.augmentations import AUGMENTATIONS, features_of
+from models.training.augmentations import AUGMENTATIONS
 from models.training.averaging import WeightAverage
-from models.training.clips import Batch, TrainingClips, collate, draws_of
+from models.training.clips import Batch, TrainingClips, collate
 from models.training.config import OptimizerConfig, TrainConfig
-from models.training.losses import build_criterion, distilled, label_groups
-from models.training.metrics import average_precision
+from models.training.losses import Criterion, build_criterion, distilled
 from models.training.optimization import RateSchedule, build_optimizer
-from models.training.run_state import load_state, random_states, save_state, set_random_states, state_path
+from models.training.plan import EpochPlan
+from models.training.provenance import annotation_hash
+from models.training.run_state import Saver, not_finite
 from models.training.sgd import freeze_batch_norm, precise_batch_norm
+from models.training.tracking import RunLog
 from models.training.trainer import EpochReport
+from models.training.validation import validate
 
 log = logging.getLogger(__name__)
+_TRACKED_EVERY = 10  # steps
 
 
 class Averages:
@@ -83,186 +87,278 @@ class Averages:
 
 @dataclass
 class Progress:
-    """How far a run is, and its best epoch."""
+    """How far a run is, and its best epoch.
+
+    Attributes
+    ----------
+    epoch
+        Whole epochs.
+    within, losses
+        Steps of the epoch after them, and the sum of their losses.
+    step
+        All steps.
+    seconds
+        Time that all of it took.
+    """
 
     epoch: int = 0
+    within: int = 0
+    losses: float = 0.0
     step: int = 0
+    seconds: float = 0.0
     best: float = float("-inf")
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def figure_of(logits: Tensor, targets: Tensor, metric: str, groups: tuple[int, ...] = ()) -> float:
-    """Accuracy (of all groups of classes together) or mean average precision of ``[n, n_classes]``."""
-    if metric == "mAP":
-        # The order of logits is that of probabilities.
-        return float(np.nanmean(average_precision(logits.numpy(), targets.numpy())))
-    sizes = list(groups) or [logits.shape[1]]
-    right = torch.ones(len(logits), dtype=torch.bool)
-    for guess, truth in zip(logits.split(sizes, dim=1), targets.split(sizes, dim=1), strict=True):
-        right &= guess.argmax(dim=1) == truth.argmax(dim=1)
-    return right.float().mean().item()
+class Learner(nn.Module):
+    """Network and loss together: all that computes gradients lies in the one module that processes keep alike."""
+
+    def __init__(self, network: Network, criterion: Criterion) -> None:
+        super().__init__()
+        self.network, self.criterion = network, criterion
+
+    def forward(self, features: Tensor, frames: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and logits."""
+        loss, logits = self.criterion(self.network, self.network, features, frames, targets)
+        return loss, logits
 
 
-@torch.no_grad()
-def validate(
-    network: Network, frontend: FrontEnd, clips: TrainingClips, metric: str = "accuracy", workers: int = 0
-) -> float:
-    """The metric of a network in evaluation mode; of longer clips the beginning is heard."""
-    was_training = network.training
-    network.eval()
-    device = next(network.parameters()).device
-    logits, targets = [], []
-    # A generator of its own, so that validating leaves the training's random numbers alone.
-    loader = DataLoader(clips, 32, collate_fn=collate, num_workers=workers, generator=torch.Generator())
-    for batch in loader:
-        found = batch.waveforms
-        features = features_of(
-            found.to(device) if isinstance(found, Tensor) else [w.to(device) for w in found], frontend
-        )
-        answer = network(features) if batch.frames is None else network(features, batch.frames.to(device))
-        logits.append(answer.float().cpu())
-        targets.append(batch.targets)
-    network.train(was_training)
-    return figure_of(torch.cat(logits), torch.cat(targets), metric, label_groups(network))
+class StandardLoop:
+    """Trains a network as a recipe says; one object a run.
 
-
-def run(
-    config: TrainConfig,
-    network: Network,
-    frontend: FrontEnd,
-    clips: TrainingClips,
-    teacher: Recognizer | None,
-    accelerator: Accelerator,
-    validation: TrainingClips | None,
-    report: Callable[[EpochReport], None] | None,
-) -> Network:
-    """The optimisation itself; returns the network with the weights that are kept.
-
-    Raises
-    ------
-    EarwitnessError
-        If the loss stops being a number, or there is nothing to resume.
+    Parameters
+    ----------
+    config
+        The recipe.
+    network, frontend, clips, validation
+        See `models.training.trainer.Preparation`.
+    teacher
+        Whose answers are learned too, if there is one.
+    accelerator
+        Device, precision, and the processes that share the work.
     """
-    settings, device = config.optimizer, accelerator.device
-    generator, drawing = torch.Generator().manual_seed(config.seed), torch.Generator().manual_seed(config.seed + 1)
-    loader: Any = DataLoader(
-        clips,
-        min(settings.batch_size, len(clips)),  # a data set smaller than a batch is one batch
-        sampler=draws_of(config, clips, drawing),
-        drop_last=True,
-        collate_fn=collate,
-        num_workers=config.data.workers,
-    )
-    freeze(network, settings)
-    criterion = build_criterion(config, network, clips.examples).to(device)
-    model, optimizer, loader = accelerator.prepare(
-        network, build_optimizer(network, settings), loader, device_placement=[True, True, False]
-    )
-    network = accelerator.unwrap_model(model)
-    averages, progress = Averages(network, settings), Progress()
-    schedule = RateSchedule(config.schedule, settings, max(1, len(loader) // settings.accumulate))
-    groups = optimizer.param_groups
-    path, history = state_path(config), config.output / f"{config.name}.jsonl"
-    if config.resume:
-        state = load_state(path, config)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        averages.load(state["averages"])
-        progress = Progress(**state["progress"])
-        if accelerator.scaler is not None and state["scaler"]:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        set_random_states(state["random"], generator, drawing)
-        groups = optimizer.param_groups
-    lines = history.read_text(encoding="utf-8").splitlines()[: progress.epoch] if history.is_file() else []
-    history.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    seconds = json.loads(lines[-1])["seconds"] if lines else 0.0
-    prepare = AUGMENTATIONS[config.augment.kind]
-    board = tensorboard(config) if accelerator.is_main_process else None
 
-    def prepared(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | list[Tensor]]:
+    def __init__(
+        self, config: TrainConfig, network: Network, frontend: FrontEnd, clips: TrainingClips,
+        validation: TrainingClips | None, teacher: Recognizer | None, accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        settings, self.device = config.optimizer, accelerator.device
+        self.config, self.frontend, self.clips, self.validation = config, frontend, clips, validation
+        self.teacher, self.accelerator = teacher, accelerator
+        self.plan = EpochPlan(config, clips, accelerator.process_index, accelerator.num_processes)
+        if accelerator.num_processes > 1 and self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.network = network.to(self.device)
+        freeze(self.network, settings)
+        self.learner = self.build_learner().to(self.device)
+        self.model, self.optimizer = accelerator.prepare(self.learner, self.build_optimizer())
+        self.averages, self.progress = Averages(self.network, settings), Progress()
+        self.schedule = RateSchedule(config.schedule, settings, self.plan.steps)
+        self.saver = Saver(config, main=accelerator.is_main_process)
+        self.collate: Callable[..., Any] = collate
+        self._prepare = AUGMENTATIONS[config.augment.kind]
+        self._started = time.monotonic()
+
+    def build_learner(self) -> nn.Module:
+        """Network and loss."""
+        return Learner(self.network, build_criterion(self.config, self.network, self.clips.examples))
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The recipe's optimizer."""
+        return build_optimizer(self.network, self.config.optimizer)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups of parameters."""
+        groups: list[dict[str, Any]] = self.optimizer.param_groups
+        return groups
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Hash of the annotation and the sizes of all files."""
+        return annotation_hash(self.clips.examples)
+
+    def resume(self) -> None:
+        """Go on from the last saved state.
+
+        Raises
+        ------
+        EarwitnessError
+            If there is none, or it is of another training.
+        """
+        state = self.saver.load()
+        if state["step_size"] != self.plan.step_size:
+            raise SettingsError(
+                f"The interrupted training of {self.config.name} made steps of {state['step_size']} clips, "
+                f"this one would make steps of {self.plan.step_size}.",
+                "Start it with as many processes as before, on the same data.",
+            )
+        if state["data"] != self.data_hash:
+            raise SettingsError(
+                f"The data has changed since the training of {self.config.name} was interrupted.",
+                "Bring back the clips and the annotation as they were, or start again without resume=true.",
+            )
+        self.learner.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averages.load(state["averages"])
+        self.progress = Progress(**state["progress"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def save(self) -> None:
+        """Write the state."""
+        progress, scaler = self.progress, self.accelerator.scaler
+        progress.seconds = time.monotonic() - self._started
+        if self.accelerator.is_main_process:
+            self.saver.save({
+                "network": self.learner.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "averages": self.averages.state(), "progress": vars(progress), "step_size": self.plan.step_size,
+                "data": self.data_hash,
+                "scaler": scaler.state_dict() if scaler is not None else {},
+            }, progress.step)  # fmt: skip
+
+    def _heard(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor, Tensor | list[Tensor]]:
+        """Features, pictures, targets, and the waveforms that a teacher hears."""
         with torch.no_grad():
-            features, targets, heard = prepare(batch, frontend, config.augment, generator, device)
-        return features, targets, None if batch.frames is None else batch.frames.to(device), heard
+            features, targets, heard = self._prepare(batch, self.frontend, self.config.augment, self.device)
+        return features, None if batch.frames is None else batch.frames.to(self.device), targets, heard
 
-    started = time.monotonic() - seconds
-    for epoch in range(progress.epoch + 1, settings.epochs + 1):
-        model.train()
-        freeze(network, settings)
-        losses: list[Tensor] = []
-        for parts in bundles(loader, settings.accumulate):
-            schedule.before_step(groups, progress.step)
-            for batch in parts:
-                features, targets, frames, heard = prepared(batch)
-                soft = None
-                if teacher is not None:
-                    assert isinstance(heard, Tensor)
-                    with torch.no_grad():
-                        soft = teacher(teacher.features(heard))
-                with accelerator.autocast() if criterion.reads_parts else contextlib.nullcontext():
-                    own, logits = criterion(model, network, features, frames, targets)
-                loss = distilled(config, own, logits, soft)
-                if not torch.isfinite(loss):
-                    raise SettingsError(
-                        f"The loss is not a number any more in epoch {epoch}.", "Lower optimizer.learning_rate."
-                    )
-                accelerator.backward(loss / len(parts) if len(parts) > 1 else loss)
-                losses.append(loss.detach())
-            if settings.gradient_clip > 0:
-                accelerator.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            averages.after_step()
-            progress.step += 1
-        progress.epoch = epoch
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
+        """What this process hears in an epoch, from a step on."""
+        return iter(DataLoader(
+            self.clips, batch_sampler=self.plan.batches(epoch, first_step), collate_fn=self.collate,
+            num_workers=self.config.data.workers, generator=torch.Generator(),
+        ))  # fmt: skip
+
+    def loss(self, batch: Any, epoch: int, step: int, part: int) -> Tensor:
+        """The mean loss of a part of a step; its random numbers are those of its place."""
+        features, frames, targets, heard = self._heard(batch)
+        soft = None
+        if self.teacher is not None:
+            assert isinstance(heard, Tensor)
+            with torch.no_grad():
+                soft = self.teacher(self.teacher.features(heard))
+        self.plan.seed_network(epoch, step, part)
+        own, logits = self.model(features, frames, targets)
+        return distilled(self.config, own, logits, soft)
+
+    def step(self, batches: Iterator[Any], epoch: int, step: int) -> float:
+        """One step of the optimizer (counted from 0 in its epoch); returns the loss, over all processes.
+
+        Raises
+        ------
+        SettingsError
+            If the loss or the gradient is not a number; the weights are left as they were.
+        """
+        self.schedule.before_step(self.groups, self.progress.step)
+        clip, number, rate = self.config.optimizer.gradient_clip, self.progress.step + 1, float(self.groups[0]["lr"])
+        total = torch.zeros((), device=self.device)
+        for part in range(self.plan.parts):
+            batch, last = next(batches), part == self.plan.parts - 1
+            # Processes exchange gradients once a step.
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                own = self.loss(batch, epoch, step, part) * self.plan.share(part)
+                self.accelerator.backward(own)
+            total += own.detach()
+        # Every process learns the same, so that all of them stop.
+        loss = float(self.accelerator.reduce(total, "mean"))
+        if not math.isfinite(loss):
+            raise not_finite("The loss", epoch, number, rate)
+        if clip > 0:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
+            # In half precision such steps are left out by the scaler.
+            if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
+                raise not_finite("The gradient", epoch, number, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averages.after_step()
+        return loss
+
+    def epoch(self, epoch: int, records: RunLog) -> None:
+        """The steps of an epoch (counted from 1) that are left to do."""
+        self.model.train()
+        freeze(self.network, self.config.optimizer)
+        progress = self.progress
+        batches = self.batches(epoch, progress.within)
+        for step in range(progress.within, self.plan.steps):
+            loss = self.step(batches, epoch, step)
+            progress.step, progress.within, progress.losses = progress.step + 1, step + 1, progress.losses + loss
+            if progress.step % _TRACKED_EVERY == 0:
+                records.track({"step/loss": loss, "step/learning_rate": float(self.groups[0]["lr"])}, progress.step)
+            if self.saver.due(progress.step):
+                self.save()
+
+    def end_epoch(self, epoch: int) -> EpochReport:
+        """Averages, statistics, schedule and validation after an epoch."""
+        config, progress, settings = self.config, self.progress, self.config.optimizer
         if settings.precise_batch_norm:
-            inputs = (prepared(batch)[0] for batch in islice(loader, settings.precise_batch_norm))
-            precise_batch_norm(network, inputs, settings.precise_batch_norm)
-        averages.after_epoch(epoch)
-        schedule.after_epoch(groups, epoch)
-        schedule.before_step(groups, progress.step)
+            self.plan.seed_network(epoch, self.plan.steps, 0)
+            inputs = (self._heard(batch)[0] for batch in islice(self.batches(epoch), settings.precise_batch_norm))
+            precise_batch_norm(self.network, inputs, settings.precise_batch_norm)
+        self.averages.after_epoch(epoch)
+        self.schedule.after_epoch(self.groups, epoch)
+        self.schedule.before_step(self.groups, progress.step)
         figure = None
-        if validation is not None:
-            figure = validate(averages.current, frontend, validation, config.validation.metric, config.data.workers)
+        if self.validation is not None:
+            figure = validate(
+                self.averages.current, self.frontend, self.validation, config.validation.metric, config.data.workers,
+                self.accelerator,
+            )  # fmt: skip
             if figure > progress.best:
                 progress.best, progress.best_epoch = figure, epoch
                 if config.validation.keep == "best":
-                    weights = averages.current.state_dict()
+                    weights = self.averages.current.state_dict()
                     progress.best_weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
-        entry = EpochReport(
-            epoch, settings.epochs, torch.stack(losses).mean().item(), float(groups[0]["lr"]), figure,
-            time.monotonic() - started,
-        )  # fmt: skip
-        if accelerator.is_main_process:
-            with history.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(entry)) + "\n")
-            if board is not None:
-                for name in ("loss", "learning_rate", "validation_accuracy"):
-                    value = getattr(entry, name)
-                    if value is not None:
-                        board.add_scalar(name, value, epoch)
-            scaler = accelerator.scaler
-            save_state(path, config, {
-                "network": network.state_dict(), "optimizer": optimizer.state_dict(), "averages": averages.state(),
-                "progress": vars(progress), "scaler": scaler.state_dict() if scaler is not None else {},
-                "random": random_states(generator, drawing),
-            })  # fmt: skip
-        if report is not None:
-            report(entry)
-        patience = config.validation.patience
-        if patience is not None and epoch - progress.best_epoch >= patience:
+        mean = progress.losses / self.plan.steps
+        progress.epoch, progress.within, progress.losses = epoch, 0, 0.0
+        return EpochReport(
+            epoch, settings.epochs, mean, float(self.groups[0]["lr"]), figure, time.monotonic() - self._started
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether all epochs are done, or there was no better figure for too long."""
+        patience, progress = self.config.validation.patience, self.progress
+        if patience is not None and progress.epoch and progress.epoch - progress.best_epoch >= patience:
             log.info("Stopped early: no better figure since epoch %d.", progress.best_epoch)
-            break
-    if board is not None:
-        board.close()
-    kept = averages.current
-    if averages.epochs is not None and len(averages.epochs):
-        kept.load_state_dict(averages.epochs.state_dict(kept.state_dict()))
-    elif progress.best_weights:
-        kept.load_state_dict(progress.best_weights)
-    kept.requires_grad_(True)
-    path.unlink(missing_ok=True)
-    return kept
+            return True
+        return progress.epoch >= self.config.optimizer.epochs
+
+    def run(self, report: Callable[[EpochReport], None] | None = None) -> Network:
+        """Everything from the beginning, or from where it stopped; returns the network with the weights that are kept.
+
+        Raises
+        ------
+        EarwitnessError
+            If the loss stops being a number, there is nothing to resume, or the disk is full.
+        """
+        main = self.accelerator.is_main_process
+        if self.config.resume:
+            self.resume()
+        progress = self.progress
+        self._started = time.monotonic() - progress.seconds
+        self.saver.begin(progress.step)
+        with RunLog(self.config, progress.epoch, progress.step, main=main) as records:
+            while not self.over:
+                epoch = progress.epoch + 1
+                self.epoch(epoch, records)
+                entry = self.end_epoch(epoch)
+                records.write(entry, progress.step)
+                self.save()
+                if report is not None and main:
+                    report(entry)
+        return self.kept()
+
+    def kept(self) -> Network:
+        """The network with the weights that the recipe keeps."""
+        kept, averages = self.averages.current, self.averages
+        if averages.epochs is not None and len(averages.epochs):
+            kept.load_state_dict(averages.epochs.state_dict(kept.state_dict()))
+        elif self.progress.best_weights:
+            kept.load_state_dict(self.progress.best_weights)
+        kept.requires_grad_(True)
+        return kept
 
 
 def freeze(network: nn.Module, settings: OptimizerConfig) -> None:
@@ -273,25 +369,3 @@ def freeze(network: nn.Module, settings: OptimizerConfig) -> None:
                 parameter.requires_grad_(False)
     if settings.freeze_batch_norm:
         freeze_batch_norm(network)
-
-
-def bundles(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of `size` batches; what is left over at the end is dropped, unless there is nothing else."""
-    waiting: list[Batch] = []
-    whole = False
-    for batch in batches:
-        waiting.append(batch)
-        if len(waiting) == size:
-            yield waiting
-            waiting, whole = [], True
-    if waiting and not whole:
-        yield waiting
-
-
-def tensorboard(config: TrainConfig) -> Any:
-    """A writer of TensorBoard logs beside the checkpoint, None if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(config.output / f"{config.name}-tensorboard"))

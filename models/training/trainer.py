@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -23,10 +24,14 @@ from models.network import Network
 from models.recognizer import Recognizer
 from models.registry import family
 from models.training.config import TrainConfig
+from models.training.provenance import provenance
+from models.training.provenance import recipe_for_card as recipe_for_card
+from models.training.run_state import written
 
 if TYPE_CHECKING:
     from models.training.clips import TrainingClips
 
+_SHARED_LOOPS = ("standard", "pretraining")
 _MEASURED_CLIPS = 500  # of data sets that do not fit into memory
 
 
@@ -161,6 +166,33 @@ def prepare_training(config: TrainConfig) -> Preparation:
     return Preparation(examples, clips, validation, frontend, network)
 
 
+def begin(config: TrainConfig) -> Accelerator:
+    """Seeds all random numbers, and finds out about devices and the other processes that share the work.
+
+    Raises
+    ------
+    SettingsError
+        If the machine cannot do what the recipe asks for.
+    """
+    from models.training.tracking import check_tracking
+
+    if config.optimizer.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise SettingsError(
+            "Training in fp16 needs a GPU, and this machine has none.", "Set optimizer.mixed_precision to no or bf16."
+        )
+    check_tracking(config)
+    set_seed(config.seed)
+    # A second training in one process may want another precision.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        # Without this, processes on machines without GPUs would not find each other.
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=config.optimizer.mixed_precision,
+        # Frozen parts, and layers that a loss does not use, get no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
 def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = None) -> Path:
     """Train as a recipe says and write the checkpoint.
 
@@ -174,21 +206,19 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
     EarwitnessError
         If the data cannot be read or the settings do not fit together.
     """
+    if config.loop.kind not in _SHARED_LOOPS and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            f"The loop {config.loop.kind!r} runs in one process, and torchrun started several.",
+            "Start it without torchrun.",
+        )
     if config.loop.kind != "standard":
         from models.training.loops import LOOPS
 
         return LOOPS[config.loop.kind](config, report)
-    from models.training.standard_loop import run
+    from models.training.standard_loop import StandardLoop
 
-    if config.optimizer.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise SettingsError(
-            "Training in fp16 needs a GPU, and this machine has none.", "Set optimizer.mixed_precision to no or bf16."
-        )
-    set_seed(config.seed)
-    # A second training in one process may want another precision.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=config.optimizer.mixed_precision)
-    device = accelerator.device
+    accelerator = begin(config)
+    device, main = accelerator.device, accelerator.is_main_process
     prepared = prepare_training(config)
     examples, network, frontend = prepared.examples, prepared.network, prepared.frontend.to(device)
     teacher = load_recognizer(config.teacher.checkpoint, device) if config.teacher else None
@@ -201,35 +231,42 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
             f"The teacher hears {teacher.sample_rate} Hz, the recipe's front end {frontend.sample_rate} Hz.",
             "Choose a teacher of the same sample rate.",
         )
-    card = make_card(config, prepared, parent=teacher.card.content_hash if teacher else None)
-    config.output.mkdir(parents=True, exist_ok=True)
-    trained = run(config, network, frontend, prepared.clips, teacher, accelerator, prepared.validation, report)
+    parent = teacher.card.content_hash if teacher else None
+    card = make_card(config, prepared, parent, accelerator.num_processes) if main else None
+    loop = StandardLoop(config, network, frontend, prepared.clips, prepared.validation, teacher, accelerator)
+    trained = loop.run(report)
+    if card is not None:
+        write_checkpoint(config, trained, card)
+        loop.saver.finish()
+    accelerator.wait_for_everyone()
+    return config.output / config.name
+
+
+def write_checkpoint(config: TrainConfig, network: Network, card: Card) -> Path:
+    """Write what was trained, whole or not at all; returns its folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written, such as on a full disk.
+    """
     folder = config.output / config.name
-    if accelerator.is_main_process:
-        save_checkpoint(folder, trained, card, half=config.half)
+    with written(f"The checkpoint {config.name}"):
+        save_checkpoint(folder, network, card, half=config.half)
     return folder
 
 
-def recipe_for_card(config: TrainConfig) -> dict[str, Any]:
-    """The recipe as a card holds it: without the folders of this machine."""
-    values: dict[str, Any] = config.model_dump(mode="json", exclude={"output", "data", "resume"})
-    for start in values["start"]:
-        start["checkpoint"] = Path(start["checkpoint"]).name
-    for section, key in (("loss", "embeddings"), ("sampling", "weights"), ("teacher", "checkpoint")):
-        if values[section] is not None and values[section][key] is not None:
-            values[section][key] = Path(values[section][key]).name
-    return values
-
-
-def make_card(config: TrainConfig, prepared: Preparation, parent: str | None = None) -> Card:
+def make_card(config: TrainConfig, prepared: Preparation, parent: str | None = None, processes: int = 1) -> Card:
     """The card of a model trained from a recipe."""
     from models.training.losses import label_groups
 
-    network, clips = prepared.network, len(prepared.clips)
+    network, parts = prepared.network, {"train": prepared.clips.examples}
+    if prepared.validation is not None:
+        parts["validation"] = prepared.validation.examples
     return Card(
         name=config.name, title=config.title, description=config.description, family=config.family,
         config=network.config.model_dump(mode="json"), frontend=prepared.frontend.config.model_dump(mode="json"),
         labels=list(prepared.examples.labels), label_groups=list(label_groups(network)), task=config.task,
-        training={"recipe": recipe_for_card(config), "clips": clips},
+        training=provenance(config, parts, processes),
         training_data=config.training_data, parent=parent, license=config.license, citation=config.citation,
     )  # fmt: skip

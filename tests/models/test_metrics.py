@@ -21,6 +21,17 @@ def precision_by_definition(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(np.mean([hits[: i + 1].mean() for i in np.flatnonzero(hits)]))
 
 
+def precision_by_thresholds(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Sum over the distinct scores of the precision there, times what recall gains: equal scores stand or fall together."""
+    total, before = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        accepted = scores >= threshold
+        recall = float(targets[accepted].sum() / targets.sum())
+        total += (recall - before) * float(targets[accepted].mean())
+        before = recall
+    return total
+
+
 def area_by_definition(scores: np.ndarray, targets: np.ndarray) -> float:
     """Share of pairs of a positive and a negative clip that are in the right order."""
     positive, negative = scores[targets > 0], scores[targets == 0]
@@ -34,6 +45,24 @@ def test_average_precision_and_area_by_their_definitions() -> None:
         expected = precision_by_definition(scores[:, c], targets[:, c])
         assert metrics.average_precision(scores, targets)[c] == pytest.approx(expected)
         assert metrics.roc_auc(scores, targets)[c] == pytest.approx(area_by_definition(scores[:, c], targets[:, c]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_scores_stand_or_fall_together(seed: int) -> None:
+    scores, targets = data(seed=seed)
+    scores = scores.round(1)
+    for c in range(targets.shape[1]):
+        expected = precision_by_thresholds(scores[:, c], targets[:, c])
+        assert metrics.average_precision(scores, targets)[c] == pytest.approx(expected)
+        assert metrics.roc_auc(scores, targets)[c] == pytest.approx(area_by_definition(scores[:, c], targets[:, c]))
+
+
+def test_the_best_k_by_counting() -> None:
+    rng = np.random.default_rng(3)
+    scores, truth = rng.random((50, 7)), rng.integers(0, 7, 50)
+    for k in (1, 2, 5, 7, 9):
+        better = (scores > scores[np.arange(50), truth][:, None]).sum(axis=1)
+        assert metrics.top_right(scores, np.eye(7)[truth], k).tolist() == (better < k).tolist()
 
 
 def test_classes_without_a_positive_clip_have_no_precision() -> None:

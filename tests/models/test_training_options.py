@@ -21,17 +21,18 @@ from models.families.play_it_back import PlayItBack
 from models.families.slowfast import SlowFast, SlowFastConfig
 from models.frontends import build_frontend
 from models.training.augmentations import AUGMENTATIONS
-from models.training.clips import Batch, Draw, TrainingClips, collate, draws_of, picture_reader
+from models.training.clips import Batch, Draw, TrainingClips, collate, picture_reader
 from models.training.config import AugmentConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from models.training.equiav import WarmupCosine
 from models.training.losses import LOSSES, build_criterion
 from models.training.optimization import RateSchedule, build_optimizer
+from models.training.plan import EpochPlan
 from models.training.playback_published import learning_rate
 from models.training.published import PublishedRecipe, train_published
 from models.training.run_state import state_path
 from models.training.sgd import VGGSOUND_POLICY
-from models.training.standard_loop import figure_of
 from models.training.trainer import EpochReport, train
+from models.training.validation import figure_of
 from tests.models.options_table import options_table
 from tests.models.test_equiav_pretraining import TINY as EQUIAV_PRETRAINING
 from tests.models.training_data import write_sounds, write_videos
@@ -128,8 +129,6 @@ def test_only_the_same_training_is_resumed(sounds: Path, tmp_path: Path) -> None
     state_path(config).write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
         train(config.model_copy(update={"resume": True}))
-    with pytest.raises(SettingsError, match="cannot be resumed"):
-        train(recipe(sounds, tmp_path, resume=True, loop={"kind": "online"}))
 
 
 def test_the_event_graph_is_resumed(tmp_path: Path) -> None:
@@ -217,17 +216,23 @@ def example_set(labels: list[str]) -> ExampleSet:
     return ExampleSet(tuple(Example(Path(f"{i}.wav"), (label,)) for i, label in enumerate(labels)), ("a", "b"))
 
 
+def drawn_in(plan: EpochPlan, epochs: int) -> list[Draw]:
+    """Everything that is drawn in the first epochs."""
+    return [draw for epoch in range(1, epochs + 1) for batch in plan.batches(epoch) for draw in batch]
+
+
 def test_balanced_sampling_hears_rare_classes_as_often(tmp_path: Path) -> None:
     clips = TrainingClips(example_set(["a"] * 90 + ["b"] * 10), 16000, 100)
     config = recipe(tmp_path, tmp_path, sampling={"kind": "balanced"})
     torch.manual_seed(0)
-    drawn = [draw.index for _ in range(20) for draw in draws_of(config, clips, torch.Generator())]
+    drawn = [draw.index for draw in drawn_in(EpochPlan(config, clips), 20)]
     assert len(drawn) == 2000 and 0.45 < np.mean([index >= 90 for index in drawn]) < 0.55
-    plain = draws_of(recipe(tmp_path, tmp_path), clips, torch.Generator())
-    assert sorted(draw.index for draw in plain) == list(range(100))
+    plain = drawn_in(EpochPlan(recipe(tmp_path, tmp_path), clips), 2)
+    assert sorted(draw.index for draw in plain) == [index for index in range(100) for _ in range(2)]
+    assert [draw.index for draw in plain[:100]] != [draw.index for draw in plain[100:]]
     (tmp_path / "weights.csv").write_text("\n".join(["0"] * 99 + ["1"]))
     file = recipe(tmp_path, tmp_path, sampling={"kind": "balanced", "weights": tmp_path / "weights.csv"})
-    assert {draw.index for draw in draws_of(file, clips, torch.Generator())} == {99}
+    assert {draw.index for draw in drawn_in(EpochPlan(file, clips), 1)} == {99}
 
 
 def test_partners_are_drawn_uniformly_or_by_the_weights(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_partners_are_drawn_uniformly_or_by_the_weights(tmp_path: Path) -> None:
             sampling={"weighted_partners": weighted},
             augment={"kind": "audio_tagging", "mixup": 0.5},
         )
-        draws = [draw for _ in range(20) for draw in draws_of(config, clips, torch.Generator().manual_seed(0))]
+        draws = drawn_in(EpochPlan(config, clips), 20)
         partners = [draw.partner for draw in draws if draw.partner is not None]
         assert 0.4 < len(partners) / len(draws) < 0.6
         assert low < np.mean([partner >= 90 for partner in partners]) < high
@@ -272,10 +277,9 @@ def test_a_data_set_without_training_or_validation_clips_is_refused(sounds: Path
 
 def prepared(kind: str, frontend: Any, waveforms: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
     config = AugmentConfig(kind=kind, **settings)  # type: ignore[arg-type]
-    batch = Batch(waveforms, torch.eye(2).repeat(len(waveforms) // 2, 1))
-    features, targets, _ = AUGMENTATIONS[kind](
-        batch, frontend, config, torch.Generator().manual_seed(1), torch.device("cpu")
-    )
+    draws = tuple(Draw(index, key=index + 1) for index in range(len(waveforms)))
+    batch = Batch(waveforms, torch.eye(2).repeat(len(waveforms) // 2, 1), None, draws, (None,) * len(waveforms))
+    features, targets, _ = AUGMENTATIONS[kind](batch, frontend, config, torch.device("cpu"))
     return features, targets
 
 
