@@ -125,7 +125,10 @@ class HeteroGraph(Network):
         SettingsError
             If the clip does not cut into the model's number of nodes.
         """
-        return self.encode_video(normalize_picture(frames).transpose(1, 2))
+        video = normalize_picture(frames)
+        if self.config.motion_gain > 0:
+            video = video + self.config.motion_gain * (video - video.mean(dim=1, keepdim=True))
+        return self.encode_video(video.transpose(1, 2))
 
     def encode_video(self, video: Tensor) -> Tensor:
         """The same of a normalised video ``[batch, 3, n_frames, height, width]``."""
@@ -212,7 +215,10 @@ class HeteroGraph(Network):
         matches, distances, alphas, meeting = {}, {}, {}, {}
         for index, layer in enumerate(self.convs):
             if index in config.fusing:
-                meeting[index] = x_audio.unflatten(0, (batch, n_audio)), x_video.unflatten(0, (batch, n_video))
+                heard, seen = x_audio.unflatten(0, (batch, n_audio)), x_video.unflatten(0, (batch, n_video))
+                if config.match_changes:
+                    heard, seen = heard - heard.mean(dim=1, keepdim=True), seen - seen.mean(dim=1, keepdim=True)
+                meeting[index] = heard, seen
                 nearest, distances[index] = matching_edges(*meeting[index], config.distance)
                 matches[index] = nearest
                 if config.self_loops:

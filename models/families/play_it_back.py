@@ -91,6 +91,11 @@ class PlayItBack(Network):
             # Published checkpoints carry it; nothing reads it.
             self.norm = nn.LayerNorm(width)
 
+    @property
+    def views(self) -> frozenset[str]:
+        """What this configuration can show; an encoder alone listens once."""
+        return self.info.views if self.config.playbacks else self.info.views - {"playback"}
+
     # --- listening -------------------------------------------------------------------------------------------------
 
     def lengths(self, features: Tensor) -> list[int]:

@@ -153,6 +153,11 @@ class ResNetAttention(Network):
         self.attention = AttentionPooling(channels, config.n_classes, config.activation, logits=config.corrected_head)
         self.dropout = nn.Dropout(config.dropout)
 
+    @property
+    def views(self) -> frozenset[str]:
+        """What this configuration can show; legacy checkpoints mix time, frequency and channels before their attention."""
+        return self.info.views - {"time_attention"} if self.config.legacy_832 else self.info.views
+
     def forward_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
         """``[batch, frames, n_mels]`` to ``[batch, channels, steps]``."""
         image = self.model(features.transpose(1, 2).unsqueeze(1))

@@ -22,3 +22,14 @@ await build({
   globalName: "EarwitnessPlayer",
 });
 await build({ ...shared, entryPoints: ["src/player.css"], outfile: `${folder}/player.css` });
+
+// The event graph, in the same two forms.
+await build({ ...shared, entryPoints: ["src/graph/component.ts"], outfile: `${folder}/graph.js`, format: "esm" });
+await build({
+  ...shared,
+  entryPoints: ["src/graph/standalone.ts"],
+  outfile: `${folder}/graph-standalone.js`,
+  format: "iife",
+  globalName: "EarwitnessGraph",
+});
+await build({ ...shared, entryPoints: ["src/graph/graph.css"], outfile: `${folder}/graph.css` });

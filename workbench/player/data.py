@@ -94,6 +94,34 @@ class Curve(_Model):
         return self
 
 
+class Lane(_Model):
+    """A course over time below the spectrogram, with segments of its own that are played when they are clicked.
+
+    As many times as values are the places of a line; one time more are the borders of steps. `low` and `high` are the
+    values at the lower and upper edge, and what is written there; what is above 0 has the colour of "supports", what is
+    below that of "opposes". A thin line is drawn at 0 and at `mark`.
+    """
+
+    label: str
+    note: str | None = None
+    times: list[Seconds]
+    values: list[Level]
+    low: Level = 0.0
+    high: Level = 1.0
+    low_label: str | None = None
+    high_label: str | None = None
+    mark: Level | None = None
+    segments: list[Segment] | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Lane:
+        if len(self.times) - len(self.values) not in (0, 1):
+            raise ValueError(f"{len(self.times)} times, but {len(self.values)} values")
+        if self.high <= self.low:
+            raise ValueError("the upper edge lies below the lower one")
+        return self
+
+
 class Waveform(_Model):
     """Lowest and highest sample (-1 to 1) in equal parts of the whole clip."""
 
@@ -106,6 +134,13 @@ class Video(_Model):
 
     url: str
     label: str | None = None
+
+
+class Filmstrip(_Model):
+    """Small pictures of a video side by side in one image, from the middles of `count` equal parts of the clip."""
+
+    url: str
+    count: Annotated[int, Field(ge=1)]
 
 
 class Initial(_Model):
@@ -126,8 +161,12 @@ class PlayerData(_Model):
         Length of the clip in s.
     clip_id
         While it stays the same, position, zoom and loop are kept when anything else changes.
+    lanes
+        One under the other below the spectrogram, on its time axis.
     height
         Height of the spectrogram in CSS pixels.
+    compact
+        Without zoom, loop and selection: for a sound that is only listened to.
     strings
         Replacements for single texts of the player, by name (see ``src/strings.ts``).
     """
@@ -138,13 +177,16 @@ class PlayerData(_Model):
     frequency_axis: FrequencyAxis
     overlay: Overlay | None = None
     segments: list[Segment] | None = None
+    lanes: list[Lane] | None = None
     curve: Curve | None = None
     waveform: Waveform | None = None
     video: Video | None = None
+    filmstrip: Filmstrip | None = None
     initial: Initial | None = None
     strings: dict[str, str] | None = None
     clip_id: str | None = None
     height: Annotated[int, Field(ge=80, le=1200)] | None = None
+    compact: bool | None = None
     title: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -170,9 +212,10 @@ class Selection(_Model):
 
 
 class ClickedSegment(Segment):
-    """A segment that was clicked, with its place in the list that was given."""
+    """A segment that was clicked, with its place in the list that was given, and that of its lane if it has one."""
 
     index: Annotated[int, Field(ge=0)]
+    lane: Annotated[int, Field(ge=0)] | None = None
 
 
 def checked(data: PlayerData | dict[str, Any]) -> PlayerData:

@@ -43,7 +43,7 @@ export interface Grey {
   values: Uint8ClampedArray;
 }
 
-async function loadGrey(url: string): Promise<Grey> {
+export async function loadGrey(url: string): Promise<Grey> {
   const image = new Image();
   image.src = url;
   try {

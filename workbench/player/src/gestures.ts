@@ -30,7 +30,8 @@ export function listenToPointer(stage: Stage, meaning: Meaning): void {
       return { region, box };
     };
     surface.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || press) return;
+      // Segments and labels among the lanes answer for themselves.
+      if (event.button !== 0 || press || (event.target as Element).closest?.(".ew-segment, .ew-gutter, .ew-lane-head")) return;
       surface.setPointerCapture(event.pointerId);
       const box = main && (event.shiftKey || meaning.boxMode());
       const time = stage.timeAt(event.clientX);

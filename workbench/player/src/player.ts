@@ -130,7 +130,7 @@ class SyncedPlayer implements Player {
       const target = event.composedPath()[0] as Element;
       if (event.detail > 0 && target.closest?.("button") && !controls.helpOpen) surface.focus({ preventScroll: true });
     }, { signal });
-    stage.onsegment = (segment, index) => this.transport.playSegment(segment, index);
+    stage.onsegment = (segment, index, lane) => this.transport.playSegment(segment, index, lane);
     stage.video.muted = true;
     stage.video.addEventListener("error", () => {
       this.videoFailed = this.data.video !== undefined;
@@ -195,6 +195,9 @@ class SyncedPlayer implements Player {
       stage.opposes = initial.opposes ?? stage.opposes;
     }
     if (!data.tracks.some((track) => track.id === sound.track)) sound.setTrack(data.tracks[0]?.id ?? "");
+    this.root.classList.toggle("ew-compact", data.compact === true);
+    // Where a clip only ever has one sound there is nothing to choose; elsewhere the place is kept for those to come.
+    this.root.classList.toggle("ew-one-track", data.lanes !== undefined && data.tracks.length === 1);
     stage.show(data, this.t, newClip);
     if (data.video && stage.video.getAttribute("src") !== data.video.url) {
       this.videoFailed = false;
@@ -346,13 +349,15 @@ class SyncedPlayer implements Player {
   private syncVideo(position: number): void {
     const { video } = this.stage;
     if (!this.data.video || this.videoFailed || video.readyState < 1) return;
-    const drift = Math.abs(video.currentTime - position);
+    const behind = position - video.currentTime;
     if (this.sound.playing) {
-      if (drift > 0.12) video.currentTime = position;
+      // A seek stutters: small differences are made up by a slightly other speed.
+      if (Math.abs(behind) > 0.2) video.currentTime = position;
+      video.playbackRate = Math.abs(behind) > 0.2 ? 1 : Math.max(0.8, Math.min(1.25, 1 + 1.5 * behind));
       if (video.paused && position < video.duration) void video.play().catch(() => undefined);
     } else {
       if (!video.paused) video.pause();
-      if (drift > 0.02) video.currentTime = position;
+      if (Math.abs(behind) > 0.02) video.currentTime = position;
     }
   }
 

@@ -5,6 +5,9 @@ import { contour } from "./contour";
 import { h } from "./dom";
 import { drawAxis, drawCurve, drawSpectrogram, drawWaveform, share, type Layers } from "./lanes";
 import { paintOverlay } from "./overlay";
+import { fillSegments, placeSegments } from "./segments";
+import { LaneStack } from "./stack";
+import { FilmStrip } from "./strip";
 import type { Translate } from "./strings";
 import type { Theme } from "./theme";
 import type { PlayerData, Range, Segment, Selection } from "./types";
@@ -34,7 +37,9 @@ export class Stage {
   opacity = 0.85;
   supports = true;
   opposes = true;
-  onsegment: (segment: Segment, index: number) => void = () => undefined;
+  readonly stack = new LaneStack();
+  private strip = new FilmStrip(() => this.draw());
+  onsegment: (segment: Segment, index: number, lane?: number) => void = () => undefined;
 
   private axis = lane("axis");
   private segments = lane("segments");
@@ -52,7 +57,9 @@ export class Stage {
     this.spectrogram = lane("spectrogram");
     this.spectrogram.plot.classList.add("ew-loading");
     const film = h("div", { class: "ew-row ew-row-video" }, h("div"), this.video, h("div"));
-    this.element.append(film, ...this.lanes().map((one) => one.row), this.overlay);
+    const [spectrogram, axis, segments, ...others] = this.lanes().map((one) => one.row);
+    this.element.append(film, this.strip.element, spectrogram, axis, segments, this.stack.element, ...others, this.overlay);
+    this.stack.onsegment = (segment, index, lane) => this.onsegment(segment, index, lane);
   }
 
   private lanes(): Lane[] {
@@ -61,7 +68,7 @@ export class Stage {
 
   /** Plots that answer to the pointer with time (and frequency). */
   get surfaces(): HTMLElement[] {
-    return [this.spectrogram.plot, this.axis.plot, this.curve.plot, this.waveform.plot];
+    return [this.spectrogram.plot, this.axis.plot, this.stack.element, this.curve.plot, this.waveform.plot];
   }
 
   get duration(): number {
@@ -84,9 +91,13 @@ export class Stage {
     this.curve.row.hidden = !data.curve?.times.length;
     this.waveform.row.hidden = !data.waveform?.max.length;
     this.video.parentElement!.hidden = this.video.hidden = !data.video;
+    this.strip.show(data);
     this.frequencyLabels(data);
     this.levelBar(data);
-    if (JSON.stringify(before?.segments) !== JSON.stringify(data.segments)) this.segmentButtons(data.segments ?? []);
+    if (JSON.stringify(before?.segments) !== JSON.stringify(data.segments)) {
+      fillSegments(this.segments.plot, data.segments ?? [], t, (segment, index) => this.onsegment(segment, index));
+    }
+    this.stack.show(data.lanes ?? [], t);
     this.curve.left.replaceChildren(tick("100 %", 1), tick("0 %", 0));
     this.curve.plot.dataset.label = data.curve?.label ?? "";
     this.axis.left.replaceChildren(h("span", { class: "ew-unit" }, data.duration > 90 ? "min:s" : "s"));
@@ -164,7 +175,9 @@ export class Stage {
     const layers = { ...others, supports: this.supports ? supports : undefined, opposes: this.opposes ? opposes : undefined };
     drawSpectrogram(this.spectrogram.canvas, scene, layers, this.pictures, this.opacity);
     drawAxis(this.axis.canvas, scene);
-    this.placeSegments();
+    placeSegments(this.segments.plot, this.data.segments ?? [], this.view);
+    this.strip.draw(scene);
+    this.stack.draw(scene);
     if (!this.curve.row.hidden) drawCurve(this.curve.canvas, scene);
     if (!this.waveform.row.hidden) drawWaveform(this.waveform.canvas, scene);
     const thumb = this.pan.firstElementChild as HTMLElement;
@@ -178,9 +191,9 @@ export class Stage {
   paintOverlay(position: number): void {
     this.position = position;
     if (!this.data || !this.theme) return;
-    const lanes = [this.spectrogram, this.segments, this.curve, this.waveform]
-      .filter((one) => !one.row.hidden)
-      .map((one) => ({ top: one.row.offsetTop + one.plot.offsetTop, height: one.plot.offsetHeight }));
+    const below = [this.curve, this.waveform].filter((one) => !one.row.hidden).map((one) => one.plot);
+    const plots = [this.spectrogram.plot, ...(this.segments.row.hidden ? [] : [this.segments.plot]), ...this.stack.plots, ...below];
+    const lanes = plots.map((plot) => ({ top: plot.parentElement!.offsetTop + plot.offsetTop, height: plot.offsetHeight }));
     const { region, box, toHz } = this;
     const hover = this.hover && {
       time: this.timeAt(this.hover.x),
@@ -210,40 +223,6 @@ export class Stage {
     this.legend.replaceChildren(text(dbMin), h("span", {}), text(dbMax));
     const labels = [0, 0.5, 1].map((share) => tick(text(dbMin + share * (dbMax - dbMin)), share));
     this.spectrogram.right.replaceChildren(bar, ...labels);
-  }
-
-  private segmentButtons(segments: Segment[]): void {
-    const ends: number[] = []; // where each row is taken up to
-    const buttons = segments.map((segment, index) => {
-      let row = ends.findIndex((end) => end <= segment.start + 1e-6);
-      if (row < 0) row = ends.length;
-      ends[row] = segment.end;
-      const button = h("button", { type: "button", class: "ew-segment" }, h("span", {}, segment.label));
-      button.dataset.kind = segment.kind ?? "";
-      button.dataset.index = String(index);
-      button.style.setProperty("--ew-segment-row", String(row));
-      const name = this.t("playSegment", { label: segment.label, start: segment.start.toFixed(2), end: segment.end.toFixed(2) });
-      button.setAttribute("aria-label", name);
-      button.title = name;
-      button.addEventListener("click", () => this.onsegment(segment, index));
-      return button;
-    });
-    this.segments.plot.style.setProperty("--ew-segment-rows", String(Math.max(1, ends.length)));
-    this.segments.plot.setAttribute("role", "group");
-    this.segments.plot.setAttribute("aria-label", this.t("segments"));
-    this.segments.plot.replaceChildren(...buttons);
-  }
-
-  private placeSegments(): void {
-    for (const button of this.segments.plot.querySelectorAll<HTMLElement>(".ew-segment")) {
-      const segment = this.data?.segments?.[Number(button.dataset.index)];
-      if (!segment) continue;
-      const from = Math.max(0, share(this.view, segment.start));
-      const to = Math.min(1, share(this.view, segment.end));
-      button.hidden = to <= 0 || from >= 1;
-      button.style.left = `${100 * from}%`;
-      button.style.width = `${100 * Math.max(0, to - from)}%`;
-    }
   }
 }
 

@@ -84,7 +84,7 @@ export class Transport {
     this.around.callbacks().track?.(id);
   }
 
-  playSegment(segment: Segment, index: number): void {
+  playSegment(segment: Segment, index: number, lane?: number): void {
     const start = Math.max(0, segment.start);
     const end = Math.min(this.around.data().duration, segment.end);
     if (end <= start) return;
@@ -93,7 +93,7 @@ export class Transport {
     this.sound.setLoop(this.loopOn ? this.stage.region : null);
     this.stage.follow(start);
     void this.play(start, end);
-    this.around.callbacks().segment?.({ ...segment, index });
+    this.around.callbacks().segment?.({ ...segment, index, ...(lane === undefined ? {} : { lane }) });
   }
 
   // --- loop and selection

@@ -30,6 +30,22 @@ export interface Segment {
   kind?: string;
 }
 
+/** A course over time with its own segments. One time more than values: borders of steps. */
+export interface Lane {
+  label: string;
+  note?: string;
+  times: number[];
+  values: number[];
+  /** Values at the lower and the upper edge, with what is written there. */
+  low: number;
+  high: number;
+  lowLabel?: string;
+  highLabel?: string;
+  /** A value at which a thin line is drawn. */
+  mark?: number;
+  segments?: Segment[];
+}
+
 export interface PlayerData {
   duration: number;
   tracks: Track[];
@@ -39,15 +55,21 @@ export interface PlayerData {
   overlay?: { supportsUrl?: string; opposesUrl?: string; keptOutline?: string };
   frequencyAxis: FrequencyAxis;
   segments?: Segment[];
+  /** One under the other below the spectrogram. */
+  lanes?: Lane[];
   curve?: { label: string; times: number[]; values: number[] };
   waveform?: { min: number[]; max: number[] };
   video?: { url: string; label?: string };
+  /** Small pictures of the video side by side in one image, from the middles of `count` equal parts of the clip. */
+  filmstrip?: { url: string; count: number };
   initial?: { track?: string; overlayOpacity?: number; supports?: boolean; opposes?: boolean };
   strings?: Record<string, string>;
   /** Same id = same clip: position, zoom and loop are kept when the rest changes. */
   clipId?: string;
   /** Height of the spectrogram in CSS pixels. */
   height?: number;
+  /** Without zoom, loop and selection: for a sound that is only listened to. */
+  compact?: boolean;
   title?: string;
 }
 
@@ -66,7 +88,8 @@ export interface Callbacks {
   track?(id: string): void;
   /** A box was drawn; null: it was cleared. */
   selection?(selection: Selection | null): void;
-  segment?(segment: Segment & { index: number }): void;
+  /** A segment was clicked; `lane` is the place of its lane, where it belongs to one. */
+  segment?(segment: Segment & { index: number; lane?: number }): void;
 }
 
 export interface Player {

@@ -1,0 +1,89 @@
+"""What a model did over time as part of a report: shown and played offline."""
+
+from __future__ import annotations
+
+import html
+import json
+
+from models.clip import Clip
+from saliency.listening import Listening
+from saliency.playback import PlaybackExplanation
+from workbench.figures import data_url
+from workbench.labels import spoken
+from workbench.playback_view import cautions, change_figure_html, clip_player, headline, in_words, through_player
+from workbench.player import PlayerData, standalone_assets
+from workbench.verdict import percent
+
+
+def playback_section(clip: Clip, listening: Listening) -> str:
+    """HTML of the section; the page around it holds the player's script and style (`standalone_assets`)."""
+    escape = html.escape
+    title = "Listening again" if listening.playback is not None else "Over time"
+    parts = [f"<h2>{title}</h2>", f"<p>{escape(headline(listening))}</p>"]
+    parts += [f'<p class="muted">{escape(said)}</p>' for said in _others(listening)]
+    parts.append(_player("over-time-player", clip_player(clip, listening, data_url)))
+    if listening.playback is not None:
+        parts.append("<h3>Probability after each pass, and of all passes together</h3>")
+        parts.append(f"<div class='card'>{change_figure_html(listening.playback)}</div>")
+        through = through_player(clip, listening, data_url)
+        assert through is not None
+        parts.append(
+            "<h3>Listen through: the clip, then what was replayed</h3>" + _player("through-player", through[0])
+        )
+        parts.append(_table(listening.playback))
+    parts += [f'<p class="muted">{escape(note)}</p>' for note in cautions(listening)]
+    return "\n".join(parts)
+
+
+def _others(listening: Listening) -> list[str]:
+    """What the courses say besides the headline."""
+    said = [in_words(course) for course in listening.courses]
+    return [one for one in said if one and one != headline(listening)]
+
+
+def _player(name: str, data: PlayerData) -> str:
+    # "</" or "<!--" in a label would end the script element. The player's script may come later in the page.
+    payload = json.dumps(data.as_json()).replace("<", "\\u003c")
+    return (
+        f'<div class="card stage"><div id="{name}" class="earwitness-player"></div></div>\n'
+        f'<script>addEventListener("DOMContentLoaded", () => EarwitnessPlayer.create(document.getElementById("{name}"), '
+        f"{payload}));</script>"
+    )
+
+
+def _table(playback: PlaybackExplanation) -> str:
+    """Probabilities after every pass as numbers."""
+    chosen = playback.shown_classes()
+    # The report lays the cells of its own table one under the other on a phone; here a row stays a row.
+    cell = '<td style="display:table-cell;min-width:0;white-space:nowrap">'
+    head = "".join(
+        f"<th style='text-align:left;padding-right:12px'>{html.escape(spoken(playback.labels[index]))}</th>"
+        for index in chosen
+    )
+    rows = [(f"Pass {one.number}", one.probabilities) for one in playback.passes] + [
+        ("All passes", playback.probabilities)
+    ]
+    body = "".join(
+        f"<tr>{cell}{name}</td>" + "".join(f"{cell}{percent(float(values[index]))}</td>" for index in chosen) + "</tr>"
+        for name, values in rows
+    )
+    return f'<div class="card" style="overflow-x:auto"><table><tr><th></th>{head}</tr>{body}</table></div>'
+
+
+def listening_report(clip: Clip, listening: Listening, model: str) -> str:
+    """A report of its own, for the command line: one HTML file that plays offline."""
+    from workbench.report import _POLICY, _STYLE
+
+    script, style = standalone_assets()
+    escape = html.escape
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{escape(spoken(listening.target))} in {escape(clip.name)} - Earwitness</title>
+<style>{_STYLE}</style><style>{style}</style></head>
+<body><main>
+<p class="muted">Earwitness: {escape(clip.name)}, heard by {escape(model)}</p>
+<h1>{escape(spoken(listening.target))}: {percent(listening.probability)}</h1>
+{playback_section(clip, listening)}
+</main><script>{script}</script></body></html>
+"""
