@@ -30,6 +30,8 @@ class GraphPass:
     matches, distances, alpha
         By fusion layer: nearest neighbours ``[2, 3 * batch * n_video]``, distances ``[batch, n_audio, n_video]``,
         attention ``[n_edges, 1]``.
+    meeting
+        By fusion layer: what audio and video nodes are matched by there, ``[batch, nodes, H]``.
     """
 
     hidden: Tensor
@@ -43,6 +45,7 @@ class GraphPass:
     matches: dict[int, Tensor] = field(default_factory=dict)
     distances: dict[int, Tensor] = field(default_factory=dict)
     alpha: dict[int, Tensor] = field(default_factory=dict)
+    meeting: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -38,6 +38,11 @@ class HeteroGraphConfig(NetworkConfig):
         How a clip is cut. With the published numbers 14 ms between audio segments are never heard.
     sample_rate, frame_rate, clip_seconds
         Of the input.
+    frame_size
+        None: 112 x 112 pixels from the middle of the picture, as published; a number: the middle square of the
+        picture, scaled to that side.
+    motion_gain
+        How much what differs from the clip's mean picture is amplified before it is looked at. Published: 0.
     audio_span, audio_dilation, video_span, video_dilation
         Neighbours in time on either side, and their distance, in nodes.
     dynamic
@@ -45,6 +50,9 @@ class HeteroGraphConfig(NetworkConfig):
         published code draws there too).
     distance
         By which a video node finds its audio nodes.
+    match_changes
+        Compare nodes by how they differ from their clip's mean node. What stays the same all the time (a backdrop, a hum)
+        says nothing about what belongs together when. Published: off.
     normalize, residual, self_loops
         Layer norm before the graph, residual connections, edges from nodes to themselves.
     adjacency_dropout, graph_dropout
@@ -73,12 +81,15 @@ class HeteroGraphConfig(NetworkConfig):
     sample_rate: int = 16000
     frame_rate: float = 20.0
     clip_seconds: float = 10.0
+    frame_size: int | None = Field(default=None, ge=16)
+    motion_gain: float = Field(default=0.0, ge=0.0)
     audio_span: int = Field(default=2, ge=1)
     audio_dilation: int = Field(default=1, ge=1)
     video_span: int = Field(default=1, ge=1)
     video_dilation: int = Field(default=1, ge=1)
     dynamic: bool = False
     distance: Distance = "cosine"
+    match_changes: bool = False
     normalize: bool = True
     residual: bool = True
     self_loops: bool = False
