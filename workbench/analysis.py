@@ -8,7 +8,7 @@ import io
 import json
 import platform
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,12 +27,11 @@ from workbench import __version__
 from workbench.plain import pack, unpack
 
 if TYPE_CHECKING:
-    from models.video import VideoTrack
     from saliency.graph import GraphExplanation
-    from saliency.over_time import OverTime
-    from saliency.playback import PlaybackExplanation
+    from saliency.listening import Listening
 
 Progress = Callable[[str, float], None]
+View = Literal["listening", "graph"]
 NO_PICTURE = "This model also looks at the picture; the clip has none, so it saw plain grey."
 
 # Longer clips are explained around the moment the class is most likely, unless a part is asked for.
@@ -54,7 +53,7 @@ class AnalysisSettings(BaseModel):
     explain
         Start and end in seconds of the part to explain; None: all, or the most telling minute of a longer clip.
     views
-        What to add that this kind of model can show, of `VIEWS`.
+        What to add: ``listening`` (passes of a model that listens again, and courses over time), ``graph``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +63,7 @@ class AnalysisSettings(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     keep: KeepSettings = Field(default_factory=KeepSettings)
     explain: tuple[float, float] | None = None
-    views: tuple[Literal["playback", "graph", "over_time"], ...] = ()
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,8 @@ class Analysis:
     energy_share: float | None = None
     checks: Checks | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    playback: PlaybackExplanation | None = None
+    listening: Listening | None = None
     graph: GraphExplanation | None = None
-    over_time: tuple[OverTime, ...] = ()
 
     def to_zip(self) -> bytes:
         """The whole analysis as one file; `Analysis.load` reads it."""
@@ -178,8 +176,8 @@ class Analysis:
             }  # fmt: skip
         if self.mask is not None:
             arrays["mask"] = self.mask
-        for view in ("playback", "graph", "over_time"):
-            if getattr(self, view):
+        for view in VIEWS:
+            if getattr(self, view) is not None:
                 meta[view] = pack(getattr(self, view), arrays, view)
         return json.dumps(meta, indent=1, ensure_ascii=False), arrays
 
@@ -228,18 +226,14 @@ class Analysis:
 
 def _stored_views(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if "playback" in meta:
-        from saliency.playback import PlaybackExplanation
+    if "listening" in meta:
+        from saliency.listening import Listening
 
-        found["playback"] = unpack(PlaybackExplanation, meta["playback"], arrays)
+        found["listening"] = unpack(Listening, meta["listening"], arrays)
     if "graph" in meta:
         from saliency.graph import GraphExplanation
 
         found["graph"] = unpack(GraphExplanation, meta["graph"], arrays)
-    if "over_time" in meta:
-        from saliency.over_time import OverTime
-
-        found["over_time"] = unpack(tuple[OverTime, ...], meta["over_time"], arrays)
     return found
 
 
@@ -354,43 +348,30 @@ def with_views(clip: Clip, recognizer: Recognizer, analysis: Analysis, tell: Pro
     SettingsError
         If the model does not offer one of them.
     """
-    waveform, target = clip.at(recognizer.sample_rate), analysis.target
     for view in analysis.settings.views:
-        title, find = VIEWS[view]
-        tell(title, 0.0)
-        found = find(recognizer, waveform, clip.video, target, tell)
+        found = VIEWS[view](recognizer, clip, analysis.target, tell)
         analysis = dataclasses.replace(analysis, **{view: found})
     return analysis
 
 
-def _playback(
-    recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress
-) -> Any:
-    from saliency.playback import listen_again
+def _listening(recognizer: Recognizer, clip: Clip, target: str, tell: Progress) -> Listening:
+    from saliency.listening import listen
 
-    return listen_again(recognizer, waveform, target)
+    return listen(clip, recognizer, target, progress=tell)
 
 
-def _graph(recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress) -> Any:
+def _graph(recognizer: Recognizer, clip: Clip, target: str, tell: Progress) -> GraphExplanation:
     from saliency.graph import explain_graph
 
-    return explain_graph(recognizer, waveform, video, target, progress=tell)
+    return explain_graph(recognizer, clip.at(recognizer.sample_rate), clip.video, target, progress=tell)
 
 
-def _over_time(
-    recognizer: Recognizer, waveform: np.ndarray, video: VideoTrack | None, target: str, tell: Progress
-) -> Any:
-    from saliency.over_time import kinds_of, over_time
-
-    return tuple(over_time(recognizer, waveform, target, kind, video=video) for kind in kinds_of(recognizer))
+VIEWS: dict[View, Callable[[Recognizer, Clip, str, Progress], Any]] = {"listening": _listening, "graph": _graph}
 
 
-VIEWS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "playback": ("Listening again", _playback),
-    "graph": ("Linking sound and picture", _graph),
-    "over_time": ("Following it over time", _over_time),
-}
-"""Views beyond attribution by their field of `Analysis`: what is said meanwhile, and what finds them."""
+def own_views(offered: Collection[str]) -> tuple[View, ...]:
+    """What belongs to every analysis of a model that offers this (see `models.registry.VIEWS`)."""
+    return (*(("listening",) if "playback" in offered else ()), *(("graph",) if "graph" in offered else ()))
 
 
 def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: SalientAudio, tell: Progress) -> Checks:

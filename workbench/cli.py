@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.errors import EarwitnessError
-from workbench import cli_jobs, cli_models, cli_views
+from models.errors import EarwitnessError, SettingsError
+from workbench import cli_jobs, cli_models, cli_teach, cli_training, cli_views
 
 if TYPE_CHECKING:
     from models.clip import Clip
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_jobs.app, name="jobs")
 cli_views.register(app)
+cli_training.register(app)
+cli_teach.register(app)
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Name of a model (see 'earwitness models') or a path.")]
 
@@ -73,28 +75,55 @@ def open_named(path: Path) -> Clip:
         raise type(error)(f"{path.name}: {error.message}", error.advice) from error
 
 
+def listed_in(metadata: Path) -> list[tuple[str, Path]]:
+    """Id and path of every clip of a metadata file; clips without a path are left out."""
+    from models.data.equiav_json import read_metadata, resolve_path
+
+    items = read_metadata(metadata)
+    return [
+        (str(item.get("video_id") or item["wav"]), resolve_path(str(item["wav"]), metadata.parent))
+        for item in items
+        if item.get("wav")
+    ]
+
+
 @app.command()
 def predict(
-    clips: Annotated[list[Path], typer.Argument(help="Sound or video files.")],
+    clips: Annotated[list[Path] | None, typer.Argument(help="Sound or video files.")] = None,
     model: ModelOption = "resnet-esc10",
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", help='JSON with {"data": [{"video_id": ..., "wav": ...}, ...]}.')
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="File for the lines video_id,predicted_label (joined by '; ').")
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Multi-label models: score from which a class is written to the CSV.", min=0.0, max=1.0),
+    ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output, nothing else.")] = False,
     top: Annotated[int, typer.Option(help="Classes to print per clip (the JSON holds all).")] = 5,
 ) -> None:
     """Say what is heard in clips."""
     from models.checkpoint import load_recognizer
+    from models.equiav_inference import write_predictions
     from models.prediction import predict as predict_clip
     from workbench.verdict import percent
 
+    named = [(path.name, path) for path in clips or []] + (listed_in(metadata) if metadata else [])
+    if not named:
+        raise SettingsError("There is no clip to listen to.", "Name sound files, or give --metadata.")
     recognizer = load_recognizer(model)
     results: list[dict[str, Any]] = []
+    decided: dict[str, list[str]] = {}
     failed = 0
-    for path in clips:
+    for name, path in named:
         try:
             clip = open_named(path)
             with progress_line() as show:
                 prediction = predict_clip(
                     recognizer, clip.at(recognizer.sample_rate), video=clip.video,
-                    progress=partial(windows_heard, show, path.name),
+                    progress=partial(windows_heard, show, name),
                 )  # fmt: skip
         except EarwitnessError as error:
             failed += 1
@@ -102,10 +131,15 @@ def predict(
             continue
         ranking = prediction.ranking()
         scores = [{"label": label, "score": score} for label, score in ranking]
-        results.append({"name": path.name, "model": recognizer.name, "scores": scores})
+        decided[name] = [ranking[0][0]]
+        if recognizer.card.task == "multi-label":
+            decided[name] = [prediction.labels[i] for i, score in enumerate(prediction.scores) if score > threshold]
+        results.append({"name": name, "model": recognizer.name, "scores": scores})
         if not as_json:
             best = ", ".join(f"{label} {percent(score)}" for label, score in ranking[:top])
-            typer.echo(f"{path.name}: {best}")
+            typer.echo(f"{name}: {best}")
+    if csv is not None:
+        write_predictions(csv, decided)
     if as_json:
         typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
     if failed:
@@ -129,9 +163,8 @@ def explain(
 
     from models.checkpoint import load_recognizer
     from models.clip import encode_wav
-    from models.errors import SettingsError
     from saliency.reconstruction import KeepSettings
-    from workbench.analysis import AnalysisSettings, analyze_with_sound
+    from workbench.analysis import AnalysisSettings, analyze_with_sound, own_views
     from workbench.picture import picture_png
     from workbench.report import report_html
     from workbench.verdict import percent, verdict
@@ -142,11 +175,12 @@ def explain(
         if not separator:
             raise SettingsError(f"{item!r} is not of the form KEY=VALUE.", "For example: --set steps=64.")
         parameters[key] = yaml.safe_load(value)
-    settings = AnalysisSettings(
-        target=target, method=method, parameters=parameters, keep=KeepSettings(fraction=fraction)
-    )
     clip = open_named(clip_path)
     recognizer = load_recognizer(model)
+    settings = AnalysisSettings(
+        target=target, method=method, parameters=parameters, keep=KeepSettings(fraction=fraction),
+        views=own_views(recognizer.network.views),
+    )  # fmt: skip
     with progress_line() as show:
         analysis, sound = analyze_with_sound(clip, recognizer, settings, progress=show)
     if sound is None:
@@ -165,58 +199,6 @@ def explain(
     typer.echo(f"{analysis.target}: {percent(score)}. {verdict(analysis)}")
     for name in ("report.html", "kept.wav", "removed.wav", "picture.png", "analysis.json", "analysis.earwitness"):
         typer.echo(f"  {output / name}")
-
-
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe (see models/recipes).")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changed settings.")] = None,
-) -> None:
-    """Train a model as a recipe says."""
-    from models.training.config import load_train_config
-    from models.training.trainer import EpochReport
-    from models.training.trainer import train as run_training
-
-    config = load_train_config(recipe, overrides)
-
-    def report(entry: EpochReport) -> None:
-        left = entry.seconds / entry.epoch * (entry.epochs - entry.epoch)
-        checked = "" if entry.validation_accuracy is None else f", validation {100 * entry.validation_accuracy:.1f} %"
-        typer.echo(
-            f"epoch {entry.epoch}/{entry.epochs}: loss {entry.loss:.4f}{checked}, {left / 60:.1f} min left", err=True
-        )
-
-    folder = run_training(config, report)
-    typer.echo(str(folder))
-
-
-@app.command()
-def evaluate(
-    model: ModelOption,
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.")],
-    data_format: Annotated[str, typer.Option("--format", help="Annotation format.")] = "esc",
-    folds: Annotated[str, typer.Option(help="Folds to test on, comma-separated; empty: all.")] = "5",
-    write_card: Annotated[bool, typer.Option("--write-card", help="Write the figures into the model's card.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
-) -> None:
-    """Measure a model on a data set."""
-    from models.checkpoint import load_recognizer
-    from models.training.evaluation import evaluate as run_evaluation
-    from models.training.evaluation import store_in_card
-
-    recognizer = load_recognizer(model)
-    chosen = [int(fold) for fold in folds.split(",") if fold.strip()]
-    with progress_line() as show:
-        result = run_evaluation(
-            recognizer, data, data_format, chosen, progress=lambda done, total: show("Evaluating", done / total)
-        )
-    if write_card:
-        command = f"earwitness evaluate --model {recognizer.name} --data {data.name} --folds {folds}"
-        store_in_card(recognizer, result, command)
-    if as_json:
-        typer.echo(json.dumps(result.as_dict(), indent=1, ensure_ascii=False))
-    else:
-        typer.echo(result.table())
 
 
 @app.command()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from models.clip import Clip, encode_wav
+from models.errors import MediaError
 from saliency.reconstruction import SalientAudio, smoothed
 from workbench.analysis import Analysis
 from workbench.labels import spoken
 from workbench.player.data import (
     Curve,
+    Filmstrip,
     FrequencyAxis,
     FrequencyTick,
     Initial,
@@ -34,8 +37,10 @@ ROWS, MAX_COLUMNS = 256, 2400
 ROUND_HZ = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 12000, 16000, 24000, 48000, 96000)
 SILENCE_DB = -120.0
 HIGHEST_HEARD = 24000.0  # Hz; a mel or log axis ends here, above it a recording at 192 kHz would be mostly empty
+STRIP_HEIGHT, STRIPS_KEPT = 88, 32
 MAX_VIDEO_BYTES = 48 * 2**20
 LINEAR_STEPS = (500, 1000, 2000, 4000, 8000, 16000, 32000)
+_strips: dict[tuple[str, int], bytes] = {}
 
 
 def to_scale(frequency: np.ndarray | float, scale: Scale) -> np.ndarray:
@@ -203,14 +208,37 @@ def audible_gain(waveform: np.ndarray) -> float | None:
 def moving_picture(clip: Clip, publish: Callable[[bytes, str], str]) -> Video | None:
     """The clip's own video file, where it begins with the sound, browsers can show it, and it is not too large."""
     track = clip.video
-    if track is None or abs(track.start) > 0.2 or not isinstance(track.source.content, bytes):
+    if track is None or abs(track.start) > 0.2:
         return None
-    data = track.source.content
+    try:
+        with track.source.open() as file:
+            data = file.read(MAX_VIDEO_BYTES + 1)
+    except MediaError:  # the file has gone
+        return None
     if len(data) > MAX_VIDEO_BYTES:
         return None
     if data[4:8] == b"ftyp":
         return Video(url=publish(data, "video/mp4"), label=clip.name)
     return Video(url=publish(data, "video/webm"), label=clip.name) if data[:4] == b"\x1a\x45\xdf\xa3" else None
+
+
+def filmstrip(clip: Clip, publish: Callable[[bytes, str], str], count: int = 24) -> Filmstrip | None:
+    """Small pictures of the clip's video, in time with the sound; None without one, or where it cannot be decoded."""
+    if clip.video is None or clip.video.duration <= 0:
+        return None
+    key = (clip.content_hash, count)
+    if key not in _strips:
+        # Parts of the clip, not of the track: they differ where one ends before the other.
+        try:
+            pictures = replace(clip.video, duration=clip.duration).thumbnails(count, STRIP_HEIGHT)
+        except MediaError:
+            return None
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(list(pictures), axis=1)).save(buffer, "JPEG", quality=80)
+        while len(_strips) >= STRIPS_KEPT:
+            _strips.pop(next(iter(_strips)), None)
+        _strips[key] = buffer.getvalue()
+    return Filmstrip(url=publish(_strips[key], "image/jpeg"), count=count)
 
 
 def player_data(
@@ -276,7 +304,8 @@ def player_data(
         )
     return PlayerData(
         duration=duration, clip_id=f"{clip.content_hash[:24]}-{scale}", tracks=tracks, overlay=overlay, segments=segments,
-        curve=curve, video=moving_picture(clip, publish), waveform=waveform_peaks(clip.waveform),
+        curve=curve, video=moving_picture(clip, publish),
+        filmstrip=filmstrip(clip, publish), waveform=waveform_peaks(clip.waveform),
         frequency_axis=frequency_axis(f_max, scale), initial=initial,
         spectrogram=SpectrogramImage(
             url=publish(grey_png(grey), "image/png"), start=0.0, end=duration, db_min=round(bottom, 1), db_max=round(top, 1)

@@ -70,6 +70,15 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     said = f"{verdict(analysis)} {without_it(analysis)}".strip()
     remarks = [text for text in (part_in_words(analysis), *analysis.clip.notes) if text]
     notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in remarks)
+    views = ""
+    if analysis.listening is not None:
+        from workbench.playback_report import playback_section
+
+        views += playback_section(clip, analysis.listening)
+    if analysis.graph is not None:
+        from workbench.graph_view.report import graph_section
+
+        views += graph_section(analysis.graph, clip)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
@@ -80,6 +89,7 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
 <h1>{escape(spoken(analysis.target))}: {percent(target_score)}</h1>
 <p>{escape(said)}</p>{notes}
 <div class="card stage"><div id="player" class="earwitness-player"></div></div>
+{views}
 <h2>What the model says</h2><div class="card bars">{bars}</div>
 <h2>Can I trust this?</h2><div class="card">{sentences}</div>
 <h2>How it was made</h2><div class="card"><table>{rows}</table></div>

@@ -619,33 +619,89 @@ def test_names_are_never_read_as_markup(chromium: Browser, demo: tuple[Path, dic
     assert not wrong, wrong
 
 
-def test_pictures_follow_the_same_clock(chromium: Browser, demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def film_page(
+    chromium: Browser, demo: tuple[Path, dict[str, Any]], folder: Path, seconds: int, rate: int = 25
+) -> tuple[Page, list[str]]:
+    """The player with a video of which the brightness tells the time, and a strip of ten small pictures."""
     import av
+    from PIL import Image
 
-    folder, data = demo
-    with av.open(str(tmp_path / "film.webm"), "w") as film:
-        stream: Any = film.add_stream("libvpx-vp9", rate=10)
+    sounds, data = demo
+    with av.open(str(folder / "film.webm"), "w") as film:
+        stream: Any = film.add_stream("libvpx", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(50):
-            picture = np.full((48, 64, 3), 5 * number, np.uint8)
+        stream.options = {"deadline": "realtime", "cpu-used": "8"}
+        for number in range(rate * seconds):
+            picture = np.full((48, 64, 3), 250 * number // (rate * seconds), np.uint8)
             film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         film.mux(stream.encode())
-    video = as_data_url((tmp_path / "film.webm").read_bytes(), "video/webm")
+    video = as_data_url((folder / "film.webm").read_bytes(), "video/webm")
+    strip = np.repeat(np.arange(10, dtype=np.uint8) * 25, 64)[None].repeat(48, 0)
+    Image.fromarray(strip).convert("RGB").save(folder / "strip.png")
+    data = {**data, "video": {"url": video}, "duration": float(seconds), "segments": []}
+    data["filmstrip"] = {"url": as_data_url((folder / "strip.png").read_bytes(), "image/png"), "count": 10}
+    data["spectrogram"] = {**data["spectrogram"], "end": float(seconds)}
+    if seconds > 5:
+        long = as_data_url(wav_bytes(np.tile(demo_sounds()["original"], seconds // 5)), "audio/wav")
+        data["tracks"] = [{**track, "url": long} for track in data["tracks"]]
     page, wrong = new_page(chromium, offline=True)
-    content = report_html(inlined({**data, "video": {"url": video}}, folder))
-    (tmp_path / "film.html").write_text(content, encoding="utf-8")
-    page.goto((tmp_path / "film.html").as_uri())
+    (folder / "film.html").write_text(report_html(inlined(data, sounds)), encoding="utf-8")
+    page.goto((folder / "film.html").as_uri())
     ready(page)
-    picture_time = "document.querySelector('video').currentTime"
     page.wait_for_function("() => document.querySelector('video').readyState >= 2")
+    return page, wrong
+
+
+BOTH_CLOCKS = """[Number(document.querySelector('.ew-player').dataset.currentTime),
+    document.querySelector('video').currentTime]"""
+
+
+def test_pictures_follow_the_same_clock(chromium: Browser, demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    page, wrong = film_page(chromium, demo, tmp_path, 5)
     click_at(page, 0.5)
-    assert page.evaluate(picture_time) == pytest.approx(2.5, abs=0.03)
+    assert page.evaluate("document.querySelector('video').currentTime") == pytest.approx(2.5, abs=0.03)
     play(page)
     page.wait_for_timeout(1000)
-    both = page.evaluate(f"[Number(document.querySelector('.ew-player').dataset.currentTime), {picture_time}]")
+    both = page.evaluate(BOTH_CLOCKS)
     assert both[0] > 2.6
     assert both[1] == pytest.approx(both[0], abs=0.25)
     assert page.evaluate("document.querySelector('video').muted")
+    page.context.close()
+    assert not wrong, wrong
+
+
+def test_small_pictures_stand_at_their_time(
+    chromium: Browser, demo: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    page, wrong = film_page(chromium, demo, tmp_path, 5)
+    strip, plot = (page.locator(css).bounding_box() for css in (".ew-strip", ".ew-row-spectrogram canvas"))
+    assert strip is not None and plot is not None
+    assert (strip["x"], strip["width"]) == pytest.approx((plot["x"], plot["width"]), abs=1)
+    brightness = """share => { const c = document.querySelector('.ew-strip');
+        return c.getContext('2d').getImageData(share * c.width, c.height / 2, 1, 1).data[0]; }"""
+    for share in (0.05, 0.33, 0.62, 0.95):
+        assert page.evaluate(brightness, share) == pytest.approx(250 * share, abs=40)
+    page.context.close()
+    assert not wrong, wrong
+
+
+@pytest.mark.slow
+def test_sound_picture_and_playhead_stay_together_for_a_minute(
+    chromium: Browser, demo: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    page, wrong = film_page(chromium, demo, tmp_path, 60)
+    play(page)
+    page.wait_for_timeout(2000)
+    apart, last = [], 0.0
+    for _ in range(110):
+        position, picture = page.evaluate(BOTH_CLOCKS)
+        apart.append(abs(position - picture))
+        last = position
+        page.wait_for_timeout(500)
+    assert last > 50
+    apart.sort()
+    # A busy machine may hold up a single frame; what stays apart is a fault.
+    assert apart[len(apart) // 2] < 0.025 and apart[int(0.97 * len(apart))] < 0.05, apart[-8:]
     page.context.close()
     assert not wrong, wrong
 

@@ -34,6 +34,18 @@ def test_predict_writes_only_json_to_standard_output() -> None:
         assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_predict_takes_metadata_and_writes_csv(tmp_path: Path) -> None:
+    items = [
+        {"video_id": "yard, 1", "wav": str(CLIPS / "dog_garden.flac"), "labels": "/m/0bt9lr"},
+        {"video_id": "gone", "wav": "missing.wav"}, {"video_id": "picture only", "wav": ""},
+    ]  # fmt: skip
+    (tmp_path / "test.json").write_text(json.dumps({"data": items}), encoding="utf-8")
+    done = run("predict", "--metadata", str(tmp_path / "test.json"), "--csv", str(tmp_path / "predictions.csv"))
+    assert done.returncode == 2 and "missing.wav" in done.stderr
+    lines = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["video_id,predicted_label", '"yard, 1",dog']
+
+
 def test_explain_writes_everything(tmp_path: Path) -> None:
     clip = CLIPS / "rooster_farmyard.flac"
     done = run(

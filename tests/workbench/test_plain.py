@@ -31,7 +31,8 @@ class Whole:
 
 def test_there_and_back() -> None:
     part = Part(np.arange(6.0).reshape(2, 3), "<b>&\u00e4", (0.5, 2.0))
-    whole = Whole((part, Part(np.zeros(0, dtype=np.int64), "")), "b", {3: np.eye(2), 1: np.ones(1)}, part, np.float64(0.5), ["x"])  # fmt: skip
+    parts = (part, Part(np.zeros(0, dtype=np.int64), ""))
+    whole = Whole(parts, "b", {3: np.eye(2), 1: np.ones(1)}, part, np.float64(0.5), ["x"])
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(pack(whole, arrays, "whole"))
     back = unpack(Whole, json.loads(text), arrays)

@@ -48,9 +48,10 @@ def method_parameters(method: Any) -> dict[str, Any]:
 
 def explain_step(card: Card) -> tuple[Card, Any, str]:
     """Step 3: class, method, how much to keep; returns the model's card, the settings and the frequency scale."""
+    from models.checkpoint import views_of
     from saliency.methods import METHODS
     from saliency.reconstruction import KeepSettings
-    from workbench.analysis import AnalysisSettings
+    from workbench.analysis import AnalysisSettings, own_views
 
     ui.step(3, "Explain")
     if st.session_state.method not in METHODS:
@@ -82,6 +83,7 @@ def explain_step(card: Card) -> tuple[Card, Any, str]:
         method=st.session_state.method,
         parameters=parameters,
         keep=KeepSettings(sign=sign or "supports", fraction=percent / 100, floor_db=float(floor)),
+        views=own_views(views_of(card)),
     )
     return card, settings, scale or "mel"
 
@@ -242,6 +244,7 @@ def results(clip: Clip, chosen: tuple[Card, Any, Any]) -> None:
         with st.container(key="dimmed" if waiting and visible is old else "clear"):
             player(visible.player, key="player", on_selection=lambda box: remember_region(clip, box))
             region_line(visible, clip)
+            other_views(card)
             if only_looks:
                 st.info("This model looks at the picture alone: no part of the sound explains what it says.")
             else:
