@@ -283,7 +283,9 @@ def _contributions(
     with recognizer.lock:
         features = recognizer.features(samples)
         seen = None if frames is None else network.encode_frames(frames)
-        given, centers = network.time_attention(features) if seen is None else network.time_attention(features, seen)
+        # Only networks that look at the picture take it here.
+        attend: Callable[..., tuple[Tensor, Tensor]] = network.time_attention
+        given, centers = attend(features) if seen is None else attend(features, seen)
         logit = float((network(features) if seen is None else network(features, seen))[0, index])
     parts = given[0, index].double().cpu().numpy()
     times = _seconds_of(recognizer, centers.double().cpu().numpy(), features.shape[1])

@@ -41,7 +41,8 @@ def attention_rollout(network: Network, features: Tensor) -> tuple[np.ndarray, n
     from models.layers.equiav import PATCH, TwoTowerNetwork, three_channels
 
     if isinstance(network, AST):
-        blocks, grid, special, step = network.v.blocks, network.config.grid, 2, network.config.time_stride
+        blocks: nn.Module = network.v.blocks
+        grid, special, step = network.config.grid, 2, network.config.time_stride
 
         def run() -> Any:
             return network.forward_features(features)

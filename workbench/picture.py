@@ -22,6 +22,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def drawable(text: str) -> str:
+    """Text with what Pillow's own font has: it draws a box for dashes and minus signs."""
+    return text.translate({0x2013: "-", 0x2212: "-", 0x2026: "...", 0xA0: " "})
+
+
 def picture_png(clip: Clip, analysis: Analysis) -> bytes:
     """PNG of 1200 x 584 pixels: verdict, spectrogram, overlay, outline of what is kept."""
     f_max = display_top(clip.sample_rate, "mel")
@@ -56,8 +61,10 @@ def picture_png(clip: Clip, analysis: Analysis) -> bytes:
     sheet.paste(plot, (_LEFT, _TOP))
     draw = ImageDraw.Draw(sheet)
     score = analysis.prediction.scores[analysis.prediction.labels.index(analysis.target)]
-    draw.text((_LEFT, 10), f"{spoken(analysis.target)[:60]}: {percent(score)}", fill="#1c2430", font=_font(26))
-    draw.text((_LEFT, 44), verdict(analysis)[:130], fill="#5a6675", font=_font(16))
+    draw.text(
+        (_LEFT, 10), drawable(f"{spoken(analysis.target)[:60]}: {percent(score)}"), fill="#1c2430", font=_font(26)
+    )
+    draw.text((_LEFT, 44), drawable(verdict(analysis)[:130]), fill="#5a6675", font=_font(16))
     for tick in frequency_axis(f_max, "mel").ticks:
         y = _TOP + _HEIGHT * (1 - tick.position)
         label = f"{tick.hz / 1000:g} kHz" if tick.hz >= 1000 else f"{tick.hz:g} Hz"

@@ -11,6 +11,7 @@ from models.clip import Clip
 from saliency.listening import Listening
 from workbench.figures import display_top, frequency_axis, level_range, spectrogram_db
 from workbench.labels import spoken
+from workbench.picture import drawable
 from workbench.playback_view import headline, lanes_of
 from workbench.player.data import Lane
 from workbench.verdict import percent
@@ -95,7 +96,7 @@ def _draw_lane(draw: ImageDraw.ImageDraw, lane: Lane, top: int, wide: int, durat
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, wide: int) -> list[str]:
     """A text in lines that fit; dashes and signs that the font lacks are replaced."""
-    text = text.translate(str.maketrans({"–": "-", "−": "-", "…": "..."}))
+    text = drawable(text)
     lines, line = [], ""
     for word in text.split():
         if line and draw.textlength(f"{line} {word}", font=_font(16)) > wide:

@@ -74,7 +74,7 @@ def pass_lanes(playback: PlaybackExplanation, duration: float) -> list[Lane]:
         note = f"After it: {spoken(playback.target)} {percent(float(one.probabilities[index]))}."
         if boxes and following is None:
             note += " Boxes: what stood out last; it was not heard again."
-        elif boxes:
+        elif boxes and following is not None:
             note += f" Boxes: what stood out; the next pass hears it every {hop_in_words(following.hop_seconds)}."
         keep = np.unique(np.linspace(0, len(one.times) - 1, min(len(one.times), MOST_POINTS)).astype(int))
         lanes.append(
