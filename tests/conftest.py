@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,12 @@ TINY = {
     "ast": {"model_size": "custom", "width": 32, "n_heads": 2, "depth": 2, "frequency_stride": 16, "time_stride": 16,
             "n_mels": 32, "target_length": 128},
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Jobs, lessons and taught models of the tests are none of the machine's own."""
+    os.environ["EARWITNESS_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session", autouse=True)

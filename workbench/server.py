@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from streamlit.runtime.pages_manager import PagesManager
 
 from workbench import __version__
 from workbench.blobs import PATH, STORE
@@ -122,9 +123,23 @@ def warm_up() -> None:
     engine().submit("warm-up", load)
 
 
+def look_after_jobs() -> None:
+    """Notice what became of the jobs while no server ran, and begin those that wait."""
+    from models.errors import EarwitnessError
+    from workbench.jobs import jobs
+
+    try:
+        jobs()
+    except EarwitnessError as error:  # everything but long jobs works without a data folder
+        print(f"Error: {error}", flush=True)
+
+
 @asynccontextmanager
 async def lifespan(_: Any) -> AsyncIterator[None]:
     """Start-up: warm up in the background."""
+    # Or an address that names a page would, until somebody opened the first page, run that page's file without navigation.
+    PagesManager.uses_pages_directory = False
+    look_after_jobs()
     threading.Thread(target=warm_up, daemon=True).start()
     yield
 

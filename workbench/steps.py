@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -18,7 +20,9 @@ from workbench.blobs import STORE
 from workbench.engine import Job, engine
 from workbench.engine.analyses import submit_open, submit_thumbnail
 from workbench.examples import example_clips, open_example
+from workbench.jobs import jobs
 from workbench.labels import spoken
+from workbench.teaching.taught import own_models
 from workbench.workspace import clips as own_clips
 from workbench.workspace import remember
 
@@ -53,7 +57,7 @@ def start_from_address() -> None:
     default = FIRST_EXAMPLE if FIRST_EXAMPLE in examples else next(iter(examples), "")
     state.clip = clip if clip in examples or clip in own_clips(workspace()) else default
     state.lost_clip = bool(clip) and clip != state.clip
-    models = list(checkpoint_folders())
+    models = list(model_folders())
     first = FIRST_MODEL if FIRST_MODEL in models else (models[0] if models else None)
     state.model = asked.get("model") if asked.get("model") in models else first
     state.target = asked.get("class", BEST)
@@ -76,16 +80,21 @@ def chosen_here() -> None:
     st.session_state.chosen_here = True
 
 
+def model_folders() -> dict[str, Path]:
+    """Models to choose from: the server's, and those that this visitor taught and kept."""
+    return checkpoint_folders() | own_models(workspace())
+
+
 @st.cache_data(show_spinner=False)
 def card_of(name: str, stamp: int) -> Card:
     """A model's card; read again when its file changes."""
-    return read_card(checkpoint_folders()[name])
+    return read_card(model_folders()[name])
 
 
 def cards() -> dict[str, Card]:
     """Cards of all models whose card can be read."""
     found = {}
-    for name, folder in checkpoint_folders().items():
+    for name, folder in model_folders().items():
         try:
             found[name] = card_of(name, (folder / "card.yaml").stat().st_mtime_ns)
         except EarwitnessError as error:
@@ -179,6 +188,8 @@ def example_tiles() -> None:
 def model_step(known: dict[str, Card]) -> Card:
     """Step 2: the model, with its card."""
     ui.step(2, "Model")
+    if st.session_state.model not in known:  # one that was thrown away meanwhile
+        st.session_state.model = next(iter(known))
     st.selectbox(
         "Model", list(known), key="model", label_visibility="collapsed",
         format_func=lambda name: known[name].title or name, on_change=forget_target,
@@ -275,6 +286,8 @@ def show_page(options: Callable[[Card], T], results: Callable[[Clip, T], None], 
     st.html(ui.STYLE)
     ui.skip_links()
     start_from_address()
+    with contextlib.suppress(EarwitnessError):  # without a data folder there are no jobs to keep
+        jobs().here(workspace())
     known = cards()
     with st.container(key="layout"):
         left, right = st.columns([1, 3], gap="medium")

@@ -90,6 +90,7 @@ class Job:
 
 
 Work = Callable[[Job], Any]
+MODELS = 12  # that stay loaded at most; visitors' own models come and go
 FOLLOWERS = 2000  # visitors whose present wish is remembered
 
 
@@ -112,7 +113,7 @@ class Engine:
         self._remembered = remembered
         self._remembered_bytes = remembered_bytes
         self._lock = threading.Lock()
-        self._loaded: dict[str, Any] = {}
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._loading = threading.Lock()
         self._local = threading.local()
 
@@ -196,11 +197,11 @@ class Engine:
         Captum changes a module while it explains it, so each thread works on modules of its own; a lock per model would
         make thirty visitors wait for each other.
         """
-        replicas: dict[str, Any] = self._local.__dict__.setdefault("replicas", {})
+        replicas: OrderedDict[str, Any] = self._local.__dict__.setdefault("replicas", OrderedDict())
         stamp = f"{name}:{_stamp(name)}"
         if stamp not in replicas:
             replicas[stamp] = self._shared(name, stamp).replica()
-        return replicas[stamp]
+        return _used(replicas, stamp)
 
     def _shared(self, name: str, stamp: str) -> Any:
         with self._loading:
@@ -213,7 +214,15 @@ class Engine:
                 torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
                 self._loaded[stamp] = load_recognizer(name)
                 settle_memory()
-            return self._loaded[stamp]
+            return _used(self._loaded, stamp)
+
+
+def _used(models: OrderedDict[str, Any], stamp: str) -> Any:
+    """A model that is used now; of more than `MODELS`, the least recently used one is let go."""
+    models.move_to_end(stamp)
+    while len(models) > MODELS:
+        models.popitem(last=False)
+    return models[stamp]
 
 
 def _stamp(name: str) -> str:

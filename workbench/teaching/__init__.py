@@ -1,0 +1,1 @@
+"""Teaching in the browser: lessons, their examples, the job that trains, and what is shown of it."""
