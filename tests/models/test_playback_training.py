@@ -17,18 +17,19 @@ from models.errors import SettingsError
 from models.families.play_it_back import PlayItBack
 from models.frontends import build_frontend
 from models.training.config import TrainConfig
+from models.training.playback_copies import CopiedClips, Drawn, FreshClips
 from models.training.playback_evidence import selection_test
+from models.training.playback_inputs import encoder_inputs, explore, explored_share, random_segments, roll_levels
 from models.training.playback_slots import slot_loss
 from models.training.playback_stages import (
     PlaybackStages,
-    encoder_inputs,
-    explore,
-    explored_share,
-    random_segments,
+    answer_step,
+    moving_average,
     run_stages,
     train_playback,
 )
-from models.training.trainer import EpochReport
+from models.training.run_state import Saver
+from models.training.trainer import EpochReport, train
 from tests.models.test_play_it_back import TINY_DECODER, noise, tiny, tiny_config
 from tests.models.test_play_it_back_corrected import VGG_SCHEDULE
 
@@ -206,17 +207,19 @@ def recipe(folder: Path, **changes: object) -> TrainConfig:
 
 def test_all_stages_write_a_checkpoint(tmp_path: Path) -> None:
     reports: list[EpochReport] = []
-    folder = train_playback(recipe(tmp_path), PlaybackStages(decoder_epochs=2, joint_epochs=1), reports.append)
+    folder = train_playback(
+        recipe(tmp_path), PlaybackStages(decoder_epochs=1, joint_epochs=1, answer_epochs=1), reports.append
+    )
     assert [report.epoch for report in reports] == [1, 2, 3, 4] and all(math.isfinite(r.loss) for r in reports)
     stages = [json.loads(line)["stage"] for line in (tmp_path / "out" / "tiny.jsonl").read_text().splitlines()]
-    assert stages == ["encoder", "playback", "playback", "joint"]
+    assert stages == ["encoder", "playback", "joint", "answer"]
     recognizer = load_recognizer(folder)
     assert recognizer.labels == ["high", "low"]
     assert recognizer(recognizer.features(np.zeros(8000, dtype=np.float32))).isfinite().all()
 
 
 def test_each_stage_trains_its_parts(tmp_path: Path) -> None:
-    """Encoder alone first; then slots and decoder with the encoder fixed; then all."""
+    """Encoder alone first; then slots and decoder with the encoder fixed; then all; then the decoder."""
     config = recipe(tmp_path)
     config.output.mkdir()
     waveforms, targets = 0.1 * torch.randn(8, 8000), torch.eye(2).repeat(4, 1)
@@ -224,14 +227,107 @@ def test_each_stage_trains_its_parts(tmp_path: Path) -> None:
         (1, PlaybackStages(decoder_epochs=0), {"encoder"}),
         (0, PlaybackStages(decoder_epochs=1), {"decoder", "time_slots"}),
         (0, PlaybackStages(decoder_epochs=0, joint_epochs=1), {"encoder", "decoder", "time_slots"}),
+        (0, PlaybackStages(decoder_epochs=0, answer_epochs=1), {"decoder"}),
     ):
         network = PlayItBack(PlayItBack.Config.model_validate(config.config))
         front = build_frontend(PlayItBack.default_frontend(network.config))
         before = {name: value.clone() for name, value in network.state_dict().items()}
         settings = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"epochs": epochs})})
-        run_stages(settings, stages, network, front, (waveforms, targets), None)
+        clips = FreshClips(waveforms, targets, front, config.augment, None, torch.device("cpu"))
+        run_stages(settings, stages, network, clips, Saver(settings))
         changed = {name.split(".")[0] for name, value in network.state_dict().items() if not value.equal(before[name])}
         assert changed == moved
+
+
+class Interrupted(Exception):
+    """Stands for a process that ends."""
+
+
+@pytest.mark.parametrize(("copies", "after"), [(0, 1), (2, 2), (2, 3)], ids=["between stages", "within", "later"])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, copies: int, after: int) -> None:
+    loop = {"kind": "playback_stages", "decoder_epochs": 2, "answer_epochs": 1, "copies": copies}
+    whole = recipe(tmp_path, loop=loop)
+    train(whole)
+    expected = load_recognizer(whole.output / "tiny").network.state_dict()
+    assert not (whole.output / "tiny.state").exists()
+
+    def stop(entry: EpochReport) -> None:
+        if entry.epoch == after:
+            raise Interrupted
+
+    parts = whole.model_copy(update={"output": tmp_path / "parts"})
+    with pytest.raises(Interrupted):
+        train(parts, stop)
+    with pytest.raises(SettingsError, match="other settings"):
+        train(parts.model_copy(update={"resume": True, "seed": 1}))
+    resumed: list[int] = []
+    train(parts.model_copy(update={"resume": True}), lambda entry: resumed.append(entry.epoch))
+    assert resumed == list(range(after + 1, 5))
+    found = load_recognizer(parts.output / "tiny").network.state_dict()
+    assert all(value.equal(found[name]) for name, value in expected.items())
+    lines = [json.loads(line) for line in (parts.output / "tiny.jsonl").read_text().splitlines()]
+    straight = [json.loads(line) for line in (whole.output / "tiny.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["loss"]) for line in lines] == [(line["stage"], line["loss"]) for line in straight]
+
+
+def test_the_average_forgets_its_first_values() -> None:
+    average, value = moving_average(0.998), torch.zeros(1)
+    for step in range(1, 200):
+        value = average(value, torch.ones(1), step)
+    assert value.item() > 0.999
+    slow = moving_average(0.998)(torch.zeros(1), torch.ones(1), 100_000)
+    assert slow.item() == pytest.approx(0.002, rel=1e-3)
+
+
+def test_a_teacher_has_a_say_in_the_last_stage() -> None:
+    network, front = tiny(schedule={"corrected": True})
+    features, targets = front(noise(batch=2)), torch.eye(network.config.n_classes)[[0, 1]]
+    config = TrainConfig.model_validate({
+        "name": "x", "family": "play_it_back", "frontend": {}, "data": {"root": "."},
+        "teacher": {"checkpoint": "x", "weight": 1.0},
+    })  # fmt: skip
+    network.eval()
+    losses = [
+        answer_step(network, Drawn(features, targets, soft), config, torch.Generator().manual_seed(0)).item()
+        for soft in (None, 50 * targets, 50 * targets.flip(0))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and abs(losses[0] - losses[2]) > 1e-3
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    loop = {"kind": "playback_stages", "decoder_epochs": 1}
+    with pytest.raises(SettingsError, match="no interrupted training"):
+        train(recipe(tmp_path, loop=loop, resume=True))
+
+
+def test_levels_are_rolled_together() -> None:
+    """What sounds at one moment still does so at every level."""
+    network, front = tiny(schedule={"corrected": True})
+    clock = network.clock()
+    click = torch.zeros(4, round(clock.seconds * clock.sample_rate))
+    click[:, 2000:2100] = 1.0
+    rolled = roll_levels(front(click), clock, torch.Generator().manual_seed(1))
+    parts = zip(rolled.split(clock.lengths, dim=1), clock.hops, strict=True)
+    loudest = [part.mean(dim=2).argmax(dim=1) * hop for part, hop in parts]
+    for finer in loudest[1:]:
+        assert (loudest[0] - finer).abs().max() <= 2 * clock.hops[0]
+    assert len(set(loudest[0].tolist())) == 4
+
+
+def test_copies_of_the_clips(tmp_path: Path) -> None:
+    """Every second copy has mix-up, and only they are left out where none is wanted."""
+    network, front = tiny(schedule={"corrected": True})
+    config = recipe(tmp_path, augment={"mixup": 1.0, "noise_db": None, "gain_db": [0, 0], "shift": False})
+    clips = FreshClips(noise(batch=6), torch.eye(6), front, config.augment, None, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    copied = CopiedClips(clips, 4, network.clock(), generator)
+    plain = copied.draw([4, 1], False, generator)
+    assert plain.targets.equal(torch.eye(6)[[4, 1]]) and plain.soft is None
+    whole = front(clips.waveforms[[4, 1]])
+    assert plain.features.shape == whole.shape
+    mixed = torch.cat([copied.draw([0], True, generator).targets for _ in range(20)])
+    assert 0 < int((mixed.max(dim=1).values < 1).sum()) < 20
+    assert torch.allclose(mixed.sum(dim=1), torch.ones(20))
 
 
 def test_only_corrected_models_are_trained_in_stages(tmp_path: Path) -> None:
