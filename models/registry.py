@@ -13,7 +13,7 @@ from models.errors import SettingsError
 if TYPE_CHECKING:
     from models.network import Network
 
-VIEWS = ("attribution", "time_attention", "token_attention", "playback", "graph", "embedding")
+VIEWS = ("attribution", "time_attention", "token_attention", "playback", "graph")
 
 
 @dataclass(frozen=True)

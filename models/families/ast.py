@@ -126,7 +126,7 @@ class VisionTransformer(nn.Module):
         title="AST (Audio Spectrogram Transformer)",
         summary="A vision transformer on overlapping patches of the log-mel spectrogram.",
         citation="Gong, Chung, Glass: AST: Audio Spectrogram Transformer. Interspeech 2021, arXiv 2104.01778",
-        views=frozenset({"attribution", "token_attention", "embedding"}),
+        views=frozenset({"attribution", "token_attention"}),
         published_key="v.patch_embed.proj.weight and mlp_head.1.weight",
     )
 )

@@ -63,7 +63,7 @@ class CNNTransformerConfig(ConvStackConfig):
         title="CNN-Transformer",
         summary="Convolutions and a shared transformer layer that score every 40 ms and pool the scores over time.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="enc_layer.slf_attn.w_qs.weight",
     )
 )

@@ -34,7 +34,7 @@ class CRNNConfig(ConvStackConfig):
         summary="Convolutions and a recurrent network that score every 40 ms and pool the scores over time.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448; "
         "Wang, Li, Metze: A comparison of five multiple instance learning pooling functions. ICASSP 2019",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="gru.weight_ih_l0 and fc_prob.weight",
     )
 )

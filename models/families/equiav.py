@@ -90,7 +90,7 @@ class EquiAVConfig(TwoTowerConfig):
         "every patch's share of a score is known exactly.",
         citation=CITATION,
         modalities=("audio", "video"),
-        views=frozenset({"attribution", "time_attention", "token_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention", "token_attention"}),
         published_key="patch_embed_a.proj.weight or patch_embed_v.proj.weight, and mlp_head.0.weight",
     )
 )
@@ -218,7 +218,7 @@ class EquiAV(TwoTowerNetwork):
     def views(self) -> frozenset[str]:
         """What this configuration can show; evidence over time needs linear layers and sound alone."""
         if self.config.mode == "video_only":
-            return frozenset({"embedding"})
+            return frozenset()
         exact = self.decomposable and self.config.mode == "audio_only"
         return self.info.views if exact else self.info.views - {"time_attention"}
 

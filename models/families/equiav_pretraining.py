@@ -143,7 +143,7 @@ class PretrainingOutput(NamedTuple):
         summary="Embeds sounds and pictures in one space and predicts how an embedding changes under an augmentation.",
         citation=CITATION,
         modalities=("audio", "video"),
-        views=frozenset({"token_attention", "embedding"}),
+        views=frozenset({"token_attention"}),
         published_key="cross_attn_a.attn.to_q.weight",
     )
 )

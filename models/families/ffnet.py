@@ -61,7 +61,7 @@ class FFNetLayer(nn.Module):
         title="FFNet",
         summary="A baseline that mixes width and time by separate Fourier transforms.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448",
-        views=frozenset({"attribution", "embedding"}),
+        views=frozenset({"attribution"}),
         published_key="encoder.layer.0.mixing_layer_norm2.weight",
     )
 )

@@ -66,7 +66,7 @@ class FNetEncoder(nn.Module):
         summary="A baseline that mixes frames by Fourier transforms instead of attention.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448; "
         "Lee-Thorp, Ainslie, Eckstein, Ontanon: FNet. NAACL 2022, arXiv 2105.03824",
-        views=frozenset({"attribution", "embedding"}),
+        views=frozenset({"attribution"}),
         published_key="encoder.layer.0.mixing_layer_norm.weight",
     )
 )

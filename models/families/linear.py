@@ -30,7 +30,7 @@ class LinearConfig(FrameTaggingConfig):
         title="Linear baseline",
         summary="Linear layers on single frames, pooled by attention over time: what the loudness of bands alone can tell.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="linear.0.weight and fc_att.weight, without linear_in",
     )
 )

@@ -83,7 +83,7 @@ class MobileNetV2(nn.Module):
         title="MobileNetV2",
         summary="A small convolutional network on the log-mel image, averaged over time and frequency.",
         citation="Sandler et al.: MobileNetV2. CVPR 2018, arXiv 1801.04381; Gong, Chung, Glass: PSLA. TASLP 2021",
-        views=frozenset({"attribution", "embedding"}),
+        views=frozenset({"attribution"}),
         published_key="model.features.0.0.weight and model.classifier.weight",
     )
 )

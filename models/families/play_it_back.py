@@ -52,7 +52,7 @@ NOTHING = np.zeros((0, 2), dtype=np.int64)
         summary="Listens to a clip, selects what stands out, and listens to that again at a finer time resolution.",
         citation="Stergiou, Damen: Play It Back: Iterative Attention for Audio Recognition. ICASSP 2023, "
         "arXiv 2210.11328",
-        views=frozenset({"attribution", "playback", "embedding"}),
+        views=frozenset({"attribution", "playback"}),
         published_key="encoder.blocks.0.attn.pool_q.weight and decoder.latents",
     )
 )

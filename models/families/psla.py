@@ -57,7 +57,7 @@ class PSLAConfig(NetworkConfig):
         summary="An EfficientNet on the log-mel image whose time steps are pooled by four attention heads.",
         citation="Gong, Chung, Glass: PSLA: Improving Audio Tagging with Pretraining, Sampling, Labeling, and Aggregation. "
         "TASLP 2021, arXiv 2102.01243",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="effnet._conv_stem.weight",
     )
 )

@@ -136,7 +136,7 @@ class ResNet(nn.Module):
         summary="A residual network on the log-mel image whose time steps are pooled by learned attention.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448; "
         "Gong, Chung, Glass: PSLA. TASLP 2021, arXiv 2102.01243",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="model.layer4 and attention.att.weight",
     )
 )

@@ -166,7 +166,7 @@ class Head(nn.Module):
         summary="Two residual streams over one spectrogram: a slow, wide one and a fast, narrow one.",
         citation="Kazakos, Nagrani, Zisserman, Damen: Slow-Fast Auditory Streams for Audio Recognition. ICASSP 2021, "
         "arXiv 2103.03516",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="s1.pathway0_stem.conv.weight and head.projection (or head.projection_verb)",
     )
 )

@@ -51,7 +51,7 @@ class TransformerConfig(FrameTaggingConfig):
         title="Transformer",
         summary="A transformer on single frames whose scores are pooled over time; it does not know their order.",
         citation="Li, Qu, Huang, Metze: AudioTagging Done Right. Interspeech 2022, arXiv 2203.13448",
-        views=frozenset({"attribution", "time_attention", "embedding"}),
+        views=frozenset({"attribution", "time_attention"}),
         published_key="linear_in.weight and layer_stack.0.slf_attn.w_qs.weight",
     )
 )
