@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.errors import MediaError
 from models.video import VideoTrack
+from models.video_frames import crop_offsets, resized_shape
 
 RESIZED = (128, 171)  # height and width before the crop; the aspect ratio is not kept
 CROP = 112
@@ -50,16 +51,16 @@ def normalize_picture(frames: Tensor) -> Tensor:
     return (frames - mean) / std
 
 
-def blank_frames(n_frames: int) -> Tensor:
+def blank_frames(n_frames: int, size: int | None = None) -> Tensor:
     """Frames that are 0 after `normalize_picture` (mean grey): what stands for a picture that is not there."""
-    return torch.tensor(PIXEL_MEAN)[None, :, None, None].expand(n_frames, 3, CROP, CROP)
+    side = size or CROP
+    return torch.tensor(PIXEL_MEAN)[None, :, None, None].expand(n_frames, 3, side, side)
 
 
-def read_frames(video: VideoTrack | None, seconds: float = 10.0, frame_rate: float = 20.0) -> Tensor:
-    """The frames that a network reads, float32 ``[n_frames, 3, 112, 112]`` in 0..1.
-
-    Frame i is the picture on show at ``i / frame_rate``. After the end of the video, or without one, frames are mean
-    grey.
+def read_pixels(
+    video: VideoTrack | None, seconds: float = 10.0, frame_rate: float = 20.0, size: int | None = None
+) -> Tensor:
+    """The frames of `read_frames` that there are, uint8 ``[at most n_frames, 3, side, side]``.
 
     Raises
     ------
@@ -68,16 +69,48 @@ def read_frames(video: VideoTrack | None, seconds: float = 10.0, frame_rate: flo
     """
     n_frames = int(seconds * frame_rate)
     if video is None:
-        return blank_frames(n_frames).clone()
+        return torch.empty(0, 3, size or CROP, size or CROP, dtype=torch.uint8)
     times = [i / frame_rate for i in range(n_frames) if i / frame_rate < video.duration] or [0.0]
+    if size is not None:
+        height, width = resized_shape(video.height, video.width, size)
+        top, left = crop_offsets(height, width, size)
+        square = video.frames(times, (height, width))[:, top : top + size, left : left + size]
+        return torch.from_numpy(square.copy()).permute(0, 3, 1, 2).contiguous()
     # Large pictures are decoded a few at a time: 200 frames of Full HD are 1.2 GB.
     chunk = max(1, _CHUNK_BYTES // (3 * video.width * video.height))
     parts = []
     for start in range(0, len(times), chunk):
         pictures = torch.from_numpy(video.frames(times[start : start + chunk])).permute(0, 3, 1, 2)
-        parts.append(fit_picture(pictures).float() / 255.0)
-    frames = torch.cat(parts)
-    return torch.cat([frames, blank_frames(n_frames - len(frames))])
+        parts.append(fit_picture(pictures))
+    return torch.cat(parts)
+
+
+def fill_up(pixels: Tensor, n_frames: int) -> Tensor:
+    """uint8 frames ``[n, 3, side, side]`` as float32 in 0..1, followed by mean grey up to `n_frames`."""
+    grey = blank_frames(max(0, n_frames - len(pixels)), pixels.shape[-1])
+    return torch.cat([pixels.float() / 255.0, grey])
+
+
+def read_frames(
+    video: VideoTrack | None, seconds: float = 10.0, frame_rate: float = 20.0, size: int | None = None
+) -> Tensor:
+    """The frames that a network reads, float32 ``[n_frames, 3, side, side]`` in 0..1.
+
+    Frame i is the picture on show at ``i / frame_rate``. After the end of the video, or without one, frames are mean
+    grey.
+
+    Parameters
+    ----------
+    size
+        None: 112 x 112 pixels from the middle of the picture, as published. A number: the middle
+        square of the picture, scaled to that side.
+
+    Raises
+    ------
+    MediaError
+        If the video cannot be decoded.
+    """
+    return fill_up(read_pixels(video, seconds, frame_rate, size), int(seconds * frame_rate))
 
 
 @dataclass(frozen=True, eq=False)

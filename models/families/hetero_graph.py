@@ -34,6 +34,9 @@ from models.video import VideoTrack
 Factors = Mapping[int, Mapping[str, Tensor]]
 
 
+_FAR = 1e6  # distance of pairs a second too far apart in time; similar ones are within 2
+
+
 @register_family(
     FamilyInfo(
         name="hetero_graph",
@@ -43,7 +46,7 @@ Factors = Mapping[int, Mapping[str, Tensor]]
         "Classification. 2023, arXiv 2303.02665; Shirian, Somandepalli, Sanchez, Guha: Visually-aware Acoustic Event "
         "Detection using Heterogeneous Graphs. Interspeech 2022, arXiv 2207.07935",
         modalities=("audio", "video"),
-        views=frozenset({"attribution", "time_attention", "graph", "embedding"}),
+        views=frozenset({"attribution", "time_attention", "graph"}),
         published_key="convs.0.convs.audio__audio-audio__audio.lin_l.weight and dim_reduction_a.weight",
     )
 )
@@ -126,8 +129,11 @@ class HeteroGraph(Network):
             If the clip does not cut into the model's number of nodes.
         """
         video = normalize_picture(frames)
-        if self.config.motion_gain > 0:
-            video = video + self.config.motion_gain * (video - video.mean(dim=1, keepdim=True))
+        changes = video - video.mean(dim=1, keepdim=True)
+        if not self.config.still_picture:
+            video = (1.0 + self.config.motion_gain) * changes
+        elif self.config.motion_gain > 0:
+            video = video + self.config.motion_gain * changes
         return self.encode_video(video.transpose(1, 2))
 
     def encode_video(self, video: Tensor) -> Tensor:
@@ -219,7 +225,9 @@ class HeteroGraph(Network):
                 if config.match_changes:
                     heard, seen = heard - heard.mean(dim=1, keepdim=True), seen - seen.mean(dim=1, keepdim=True)
                 meeting[index] = heard, seen
-                nearest, distances[index] = matching_edges(*meeting[index], config.distance)
+                nearest, distances[index] = matching_edges(
+                    *meeting[index], config.distance, apart=self._apart(audio.device)
+                )
                 matches[index] = nearest
                 if config.self_loops:
                     parts = batch if config.batch_independent else 1
@@ -238,6 +246,17 @@ class HeteroGraph(Network):
             torch.cat([pooled_audio, pooled_video], dim=1), nodes_audio, nodes_video, audio_attention, video_attention,
             audio_gate, video_gate, used, matches, distances, alphas, meeting,
         )  # fmt: skip
+
+    def _apart(self, device: torch.device) -> Tensor | None:
+        """By how much pairs of sound and picture are too far apart in time to be linked, ``[n_audio, n_video]``."""
+        config = self.config
+        if config.match_seconds is None:
+            return None
+        heard = config.audio_segments(int(config.clip_seconds * config.sample_rate))
+        seen = config.video_segments(int(config.clip_seconds * config.frame_rate))
+        middle, other = ((one.starts + one.ends) / 2 for one in (heard, seen))
+        beyond = np.maximum(np.abs(middle[:, None] - other) - config.match_seconds - 1e-6, 0.0)
+        return torch.from_numpy(_FAR * beyond).float().to(device)
 
     def _update(self, new: Tensor, old: Tensor, batch: int) -> Tensor:
         """Norm without parameters, SiLU, dropout and the residual connection."""

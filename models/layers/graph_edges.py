@@ -136,8 +136,12 @@ def node_distances(audio: Tensor, video: Tensor, distance: Distance) -> Tensor:
 
 
 @torch.no_grad()
-def matching_edges(audio: Tensor, video: Tensor, distance: Distance, k: int = N_NEAREST) -> tuple[Tensor, Tensor]:
+def matching_edges(
+    audio: Tensor, video: Tensor, distance: Distance, k: int = N_NEAREST, apart: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Edges from every video node to the `k` most similar audio nodes of its clip, nearest first, and the distances.
+
+    `apart` ``[n_audio, n_video]`` is added to the distances for the choice: how much a pair is not to be linked.
 
     Column ``k * v + r`` is the r-th nearest of video node v. The choice has no gradient. Distances are float32
     whatever the surrounding precision, because rounding swaps neighbours that are nearly tied.
@@ -150,7 +154,8 @@ def matching_edges(audio: Tensor, video: Tensor, distance: Distance, k: int = N_
     with torch.autocast(audio.device.type, enabled=False):
         distances = node_distances(audio, video, distance)
     batch, n_audio, n_video = distances.shape
-    nearest = distances.transpose(1, 2).topk(k, dim=2, largest=False, sorted=True).indices
+    ranked = distances if apart is None else distances + apart
+    nearest = ranked.transpose(1, 2).topk(k, dim=2, largest=False, sorted=True).indices
     clip = torch.arange(batch, device=audio.device)[:, None, None]
     receivers = (nearest + clip * n_audio).reshape(-1)
     senders = torch.arange(batch * n_video, device=audio.device).repeat_interleave(k)

@@ -43,6 +43,9 @@ class HeteroGraphConfig(NetworkConfig):
         picture, scaled to that side.
     motion_gain
         How much what differs from the clip's mean picture is amplified before it is looked at. Published: 0.
+    still_picture
+        Look at the picture as it is. Off: only at what differs from the clip's mean picture, so that a picture in which
+        nothing moves says nothing, and links lead to the moments in which something does.
     audio_span, audio_dilation, video_span, video_dilation
         Neighbours in time on either side, and their distance, in nodes.
     dynamic
@@ -53,6 +56,9 @@ class HeteroGraphConfig(NetworkConfig):
     match_changes
         Compare nodes by how they differ from their clip's mean node. What stays the same all the time (a backdrop, a hum)
         says nothing about what belongs together when. Published: off.
+    match_seconds
+        Link what is at most this far apart in time (between middles), and beyond it only where there are too few such pairs: what
+        is seen and heard of one event is so at one time. Published: None, the whole clip.
     normalize, residual, self_loops
         Layer norm before the graph, residual connections, edges from nodes to themselves.
     adjacency_dropout, graph_dropout
@@ -83,6 +89,7 @@ class HeteroGraphConfig(NetworkConfig):
     clip_seconds: float = 10.0
     frame_size: int | None = Field(default=None, ge=16)
     motion_gain: float = Field(default=0.0, ge=0.0)
+    still_picture: bool = True
     audio_span: int = Field(default=2, ge=1)
     audio_dilation: int = Field(default=1, ge=1)
     video_span: int = Field(default=1, ge=1)
@@ -90,6 +97,7 @@ class HeteroGraphConfig(NetworkConfig):
     dynamic: bool = False
     distance: Distance = "cosine"
     match_changes: bool = False
+    match_seconds: float | None = Field(default=None, ge=0.0)
     normalize: bool = True
     residual: bool = True
     self_loops: bool = False

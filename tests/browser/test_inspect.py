@@ -251,6 +251,7 @@ def test_the_picture_of_a_video_follows_the_sound(visitor: Page, tmp_path: Path)
     ready(visitor)
     # The uploader is free for the next file.
     expect(visitor.get_by_test_id("stFileUploaderFile")).to_have_count(0)
+    visitor.locator(".ew-plot-waveform").scroll_into_view_if_needed()
     plot = visitor.locator(".ew-plot-waveform").bounding_box()
     assert plot
     visitor.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + 10)

@@ -134,7 +134,7 @@ def test_a_model_without_a_graph_says_who_has_one_and_switches() -> None:
     assert "does not reason by a graph" in text(app) and "Tiny &lt;b&gt;graph" in text(app)
     app.button(key="take_graph_model").click()
     app = settle(app.run())
-    assert app.selectbox(key="model").value == "tiny-graph" and "linked most strongly" in text(app)
+    assert app.selectbox(key="model").value == "event-graph-scenes" and "linked most strongly" in text(app)
 
 
 def test_no_model_at_all_with_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
