@@ -184,10 +184,14 @@ class Lesson:
             rate = head.suited_rate(self.taught.network, self.head, data)
             self.settings = self.settings.model_copy(update={"learning_rate": rate})
         assert self.settings.epochs is not None and self.settings.learning_rate is not None
+        # Only where the old classes are rehearsed on real sounds and not taught themselves; scores of multi-label classes
+        # do not compete.
+        old_taught = bool(self.learned_targets()[:, : len(self.base.labels)].any())
+        favoured = self.rehearsal.memory is not None and self.task == "single-label" and not old_taught
         head.train_head(
             self.taught.network, self.head, data, self.task, self.course, steps=self.settings.epochs,
-            learning_rate=self.settings.learning_rate, seed=self.settings.seed, state_file=state,
-            validate=self._accuracy, resume=resume,
+            learning_rate=self.settings.learning_rate, seed=self.settings.seed,
+            n_favoured=len(self.new_labels) if favoured else 0, state_file=state, validate=self._accuracy, resume=resume,
         )  # fmt: skip
 
     def _train_deeper(self, state: StateFile, resume: bool) -> None:
