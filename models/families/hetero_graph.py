@@ -226,7 +226,7 @@ class HeteroGraph(Network):
                     heard, seen = heard - heard.mean(dim=1, keepdim=True), seen - seen.mean(dim=1, keepdim=True)
                 meeting[index] = heard, seen
                 nearest, distances[index] = matching_edges(
-                    *meeting[index], config.distance, apart=self._apart(audio.device)
+                    *meeting[index], config.distance, config.n_nearest, self._apart(audio.device)
                 )
                 matches[index] = nearest
                 if config.self_loops:

@@ -59,6 +59,8 @@ class HeteroGraphConfig(NetworkConfig):
     match_seconds
         Link what is at most this far apart in time (between middles), and beyond it only where there are too few such pairs: what
         is seen and heard of one event is so at one time. Published: None, the whole clip.
+    n_nearest
+        Sounds that every picture is linked to. Published: 3.
     normalize, residual, self_loops
         Layer norm before the graph, residual connections, edges from nodes to themselves.
     adjacency_dropout, graph_dropout
@@ -98,6 +100,7 @@ class HeteroGraphConfig(NetworkConfig):
     distance: Distance = "cosine"
     match_changes: bool = False
     match_seconds: float | None = Field(default=None, ge=0.0)
+    n_nearest: int = Field(default=N_NEAREST, ge=1, le=N_NEAREST)
     normalize: bool = True
     residual: bool = True
     self_loops: bool = False

@@ -15,7 +15,9 @@ def main() -> None:
     print("| stream | rule | mean | worst | at most |\n|---|---|---|---|---|")
     for policy in ("matched", "published"):
         last = [simulate_reservoir(5, 50, 100, 0.7, policy=policy, seed=seed).distance[-1] for seed in range(200)]
-        print(f"| simulation: 5 classes, 50 places, 100 clips, 200 seeds | {policy} | {np.mean(last):.4f} | {max(last):.4f} | |")
+        print(
+            f"| simulation: 5 classes, 50 places, 100 clips, 200 seeds | {policy} | {np.mean(last):.4f} | {max(last):.4f} | |"
+        )
     zipf = 1 / np.arange(1, 22)
     streams = {
         "5 classes, 50 places": (5, 50, [0.4, 0.3, 0.15, 0.1, 0.05]),
