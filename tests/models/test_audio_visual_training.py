@@ -152,6 +152,19 @@ def test_nodes_are_matched_by_changes() -> None:
     assert not torch.equal(first.distances[layer], second.distances[layer])
 
 
+def test_only_what_is_near_in_time_is_linked() -> None:
+    generator = torch.Generator().manual_seed(3)
+    audio, video = (torch.randn(2, n, size, generator=generator) for n, size in ((5, 8), (4, 16)))
+    anywhere, near = tiny(), tiny(match_seconds=0.0, n_nearest=1)
+    shared = overlap(near.config)
+    layer = next(iter(near.reason(audio, video).matches))
+    pictures, sounds = near.reason(audio, video).matches[layer]
+    assert pictures.tolist() == list(range(2 * 4)) and (pictures // 4 == sounds // 5).all()
+    # Nothing is exactly at the same time here: the nearest in time is taken, which shares more time than any other.
+    assert (shared[sounds % 5, pictures % 4] == shared.amax(dim=0)[pictures % 4]).all()
+    assert anywhere.reason(audio, video).matches[layer].shape[1] == 3 * 2 * 4
+
+
 def test_overlap_of_nodes_in_time() -> None:
     shared = overlap(tiny().config)
     assert shared.shape == (5, 4) and shared.max() <= 0.0501  # sounds last 50 ms, pictures 150 ms

@@ -114,7 +114,9 @@ def test_event_graph_of_a_shipped_video() -> None:
         "audio": network.config.n_audio_nodes, "video": network.config.n_video_nodes
     }  # fmt: skip
     links = graph.relation("video-audio")
-    assert links and sum(len(edges) for edges in links) == 3 * network.config.n_video_nodes * len(links)
+    assert links and sum(
+        len(edges) for edges in links
+    ) == network.config.n_nearest * network.config.n_video_nodes * len(links)
     importance = np.concatenate([e.importance for e in graph.edges if e.importance is not None])
     assert np.isfinite(importance).all() and (importance != 0).any()
     read_out = sum(nodes.contribution.sum() for nodes in graph.nodes.values() if nodes.contribution is not None)
