@@ -110,6 +110,8 @@ def verdict(analysis: Analysis) -> str:
     elif where.startswith("all"):
         where = f"sound {where}"
     verb = "What speaks against it is" if analysis.settings.keep.sign == "opposes" else "It went by"
+    if analysis.attribution is not None and len(analysis.attribution.frequencies) == 1:
+        return f"{verb} {where}."  # the model reads samples: it is explained over time only
     return f"{verb} {where}, from {hertz(band[0])} to {hertz(band[1])}."
 
 

@@ -18,6 +18,7 @@ from tests.models.media_files import with_pyav
 from tests.models.test_equiav import build
 from tests.models.tiny_families import CONFIGS, sound, tiny_network
 from workbench.analysis import NO_PICTURE, AnalysisSettings, analyze, analyze_with_sound
+from workbench.verdict import verdict
 
 QUICK = AnalysisSettings(method="input_x_gradient", target="class 1")
 
@@ -66,6 +67,8 @@ def test_the_picture_decides_too(kind: str, tmp_path: Path) -> None:
     assert first.attribution is not None and second.attribution is not None
     assert np.abs(first.attribution.values - second.attribution.values).max() > 0
     assert first.checks is not None and NO_PICTURE not in first.clip.notes
+    # What reads samples has no bands to speak of.
+    assert ("Hz" in verdict(first)) == (kind == "multimodal")
 
 
 @pytest.mark.parametrize("kind", LOOKING)
