@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.card import Card
@@ -25,15 +25,20 @@ from models.network import Network
 from models.recognizer import Recognizer
 from models.registry import family
 
+_DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_)
+
 
 class Undrawn(TorchFunctionMode):
     """Draws no random numbers for tensors on the meta device: there they would only make torch import its compiler (1 s)."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Leave out `normal_` and `uniform_`."""
-        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def views_of(card: Card) -> frozenset[str]:

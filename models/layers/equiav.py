@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,15 +62,16 @@ def sine_positions(width: int, rows: int, columns: int) -> Tensor:
     The first half codes the column, the second half the row, each as ``[sin(p w_i), cos(p w_i)]`` with
     ``w_i = 10000 ** (-i / (width / 4))``.
     """
-    frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    # In numpy: arithmetic on the meta device, where networks are built, would make torch import its compiler (1 s).
+    frequencies = 10000.0 ** (-np.arange(width // 4) / (width / 4))
 
-    def code(positions: Tensor) -> Tensor:
-        angles = positions.unsqueeze(1) * frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+    def code(positions: np.ndarray) -> np.ndarray:
+        angles = positions[:, None] * frequencies
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
-    column = code(torch.arange(columns, dtype=torch.float64)).repeat(rows, 1)
-    row = code(torch.arange(rows, dtype=torch.float64)).repeat_interleave(columns, dim=0)
-    return torch.cat([column, row], dim=1).float().unsqueeze(0)
+    column = np.tile(code(np.arange(columns)), (rows, 1))
+    row = np.repeat(code(np.arange(rows)), columns, axis=0)
+    return torch.tensor(np.concatenate([column, row], axis=1)[None], dtype=torch.float32)
 
 
 class DropoutMLP(MLP):
