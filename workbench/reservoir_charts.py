@@ -9,6 +9,7 @@ import numpy as np
 
 from models.training.reservoir import Policy, SimulationResult
 from workbench.labels import spoken
+from workbench.reservoirs import compare_policies
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -101,3 +102,20 @@ def distance_chart(results: Mapping[Any, SimulationResult]) -> go.Figure:
         )  # fmt: skip
     _layout(figure, 240, "How far stored and observed are apart", "Distance", "Clips heard", 1.1 * top)
     return figure
+
+
+def simulation_shown(n_classes: int, capacity: int, steps: int, replace: float, seed: int) -> tuple[str, list[Any]]:
+    """The same stream into a reservoir of each rule: a sentence and three charts."""
+    found = compare_policies(n_classes, capacity, steps, replace, seed)
+    matched, published = found["matched"].distance, found["published"].distance
+    sentence = (
+        f"After {steps} clips, what is stored is {100 * matched[-1]:.1f} % away from what was heard with the rule that follows "
+        f"the stream, and {100 * published[-1]:.1f} % with the published rule. Both began {100 * matched[0]:.1f} % away."
+    )
+    names = [f"Class {i + 1}" for i in range(n_classes)]
+    titles: dict[Policy, str] = {"matched": "The rule that follows the stream", "published": "The published rule"}
+    charts = [
+        shares_chart(found[rule].stored, found[rule].observed, names, f"{title}: stored (line), observed (dashed)", animated=True)
+        for rule, title in titles.items()
+    ]  # fmt: skip
+    return sentence, [*charts, distance_chart(found)]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from models.clip import Clip
 from models.errors import SettingsError
 from models.training.reservoir import Policy, SimulationResult, simulate_reservoir
 from models.training.reservoir_store import AudioReservoir, ReservoirSettings
+from workbench.examples import example_clips, open_example
 from workbench.home import check_space, data_home
 from workbench.labels import spoken
 
@@ -67,6 +68,11 @@ class Contents:
     max_bytes: int
     used_bytes: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def distance(self) -> float:
+        """Total variation of stored and observed classes now, 0 to 1; 0 before anything was heard."""
+        return 0.5 * float(np.abs(self.stored[-1] - self.observed[-1]).sum()) if len(self.observed) else 0.0
 
 
 def folder_of(workspace: str) -> Path:
@@ -152,6 +158,22 @@ def offer(workspace: str, clip: Clip, labels: Sequence[str]) -> Told:
         return Told(True, f"{clip.name} ({what}) is kept{'; the reservoir is full now' if full else ''}.")
     gone = ", ".join(spoken(names[label]) for label in found.evicted.labels)
     return Told(True, f"{clip.name} ({what}) is kept in place of {found.evicted.name} ({gone}).")
+
+
+def labels_of(clip_id: str) -> list[str]:
+    """The classes of an example; of a visitor's own clip nobody has said them yet."""
+    example = example_clips().get(clip_id)
+    return list(example.labels) if example is not None else []
+
+
+def offer_examples(workspace: str, seed: int, progress: Callable[[str, float], None]) -> int:
+    """Let the reservoir hear all examples, in an order of its own; returns how many were kept."""
+    ids = list(example_clips())
+    kept = 0
+    for number, index in enumerate(np.random.default_rng(seed).permutation(len(ids))):
+        progress("The examples pass by", number / len(ids))
+        kept += offer(workspace, open_example(ids[index]), labels_of(ids[index])).stored
+    return kept
 
 
 def contents(workspace: str) -> Contents | None:

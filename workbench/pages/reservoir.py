@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import numpy as np
 import streamlit as st
 
 from models.errors import EarwitnessError
-from models.training.reservoir import Policy
 from workbench import reservoirs, ui
 from workbench.engine import Job, engine
 from workbench.engine.analyses import digest
 from workbench.examples import example_clips, open_example
 from workbench.labels import spoken
-from workbench.reservoir_charts import DISTANCES, distance_chart, shares_chart
+from workbench.reservoir_charts import DISTANCES, shares_chart, simulation_shown
 from workbench.reservoirs import Contents, Told
 from workbench.steps import AT_ONCE, look_while, status_line, workspace
 from workbench.workspace import clips as own_clips
@@ -27,23 +22,6 @@ def rerun_when_done(job: Job) -> None:
     """Show the page anew once a job has ended."""
     if job.finished:
         st.rerun()
-
-
-def simulated(n_classes: int, capacity: int, steps: int, replace: float, seed: int) -> tuple[str, list[Any]]:
-    """The same stream into a reservoir of each rule: a sentence and three charts."""
-    found = reservoirs.compare_policies(n_classes, capacity, steps, replace, seed)
-    matched, published = found["matched"].distance, found["published"].distance
-    sentence = (
-        f"After {steps} clips, what is stored is {100 * matched[-1]:.1f} % away from what was heard with the rule that follows "
-        f"the stream, and {100 * published[-1]:.1f} % with the published rule. Both began {100 * matched[0]:.1f} % away."
-    )
-    names = [f"Class {i + 1}" for i in range(n_classes)]
-    titles: dict[Policy, str] = {"matched": "The rule that follows the stream", "published": "The published rule"}
-    charts = [
-        shares_chart(found[rule].stored, found[rule].observed, names, f"{title}: stored (line), observed (dashed)", animated=True)
-        for rule, title in titles.items()
-    ]  # fmt: skip
-    return sentence, [*charts, distance_chart(found)]
 
 
 def simulation() -> None:
@@ -60,7 +38,7 @@ def simulation() -> None:
         st.caption(f"Stream number {seed}; the same number gives the same stream.")
     with right:
         key = digest("reservoir", n_classes, capacity, steps, replace, seed)
-        job = engine().submit(key, lambda job: simulated(n_classes, capacity, steps, replace, seed))
+        job = engine().submit(key, lambda job: simulation_shown(n_classes, capacity, steps, replace, seed))
         if not job.wait(AT_ONCE):
             st.html('<div class="ew-muted" role="status">The stream runs ...</div>')
             st.fragment(rerun_when_done, run_every=0.4)(job)
@@ -83,12 +61,6 @@ def simulation() -> None:
             )
 
 
-def known_labels(clip_id: str) -> list[str]:
-    """The classes of an example; of a visitor's own clip nobody has said them yet."""
-    example = example_clips().get(clip_id)
-    return list(example.labels) if example is not None else []
-
-
 def offer_one(clip_id: str) -> None:
     """Let the reservoir hear one clip."""
     try:
@@ -96,17 +68,6 @@ def offer_one(clip_id: str) -> None:
         st.session_state.reservoir_said = reservoirs.offer(workspace(), clip, st.session_state[f"classes_{clip_id}"])
     except EarwitnessError as error:
         st.session_state.reservoir_said = error
-
-
-def offer_all(own: str, turn: int, job: Job) -> int:
-    """Let the reservoir hear all examples, in an order of its own; returns how many were kept."""
-    ids = list(example_clips())
-    order = [ids[i] for i in np.random.default_rng(turn).permutation(len(ids))]
-    kept = 0
-    for number, clip_id in enumerate(order):
-        job.progress("The examples pass by", number / len(order))
-        kept += reservoirs.offer(own, open_example(clip_id), known_labels(clip_id)).stored
-    return kept
 
 
 def offering() -> None:
@@ -121,7 +82,7 @@ def offering() -> None:
     choices = sorted({label for example in example_clips().values() for label in example.labels})
     st.multiselect(
         "What is heard in it", [*choices, *(label for label in state.get(f"classes_{clip_id}", []) if label not in choices)],
-        default=None if f"classes_{clip_id}" in state else known_labels(clip_id), key=f"classes_{clip_id}",
+        default=None if f"classes_{clip_id}" in state else reservoirs.labels_of(clip_id), key=f"classes_{clip_id}",
         format_func=spoken, accept_new_options=True, max_selections=5,
     )  # fmt: skip
     st.button(
@@ -132,10 +93,11 @@ def offering() -> None:
         width="stretch",
         icon=":material/hearing:",
     )
-    turn = state.setdefault("reservoir_turn", 0)
+    own, turn = workspace(), state.setdefault("reservoir_turn", 0)
     if st.button("Let all examples pass by", width="stretch", icon=":material/playlist_play:"):
         state.reservoir_job = engine().submit(
-            digest("reservoir stream", workspace(), turn), functools.partial(offer_all, workspace(), turn)
+            digest("reservoir stream", own, turn),
+            lambda job: reservoirs.offer_examples(own, turn, job.progress),
         )
         state.reservoir_turn = turn + 1
     with st.expander("Begin anew"):
@@ -192,12 +154,11 @@ def show_contents(shown: Contents) -> None:
     """Stored against observed, and the stored clips."""
     for note in shown.notes:
         st.info(ui.plain(note))
-    distance = 0.5 * float(abs(shown.stored[-1] - shown.observed[-1]).sum())
     heard = "1 clip was" if len(shown.observed) == 1 else f"{len(shown.observed)} clips were"
     megabytes = (f"{value / 2**20:.1f} MB" for value in (shown.used_bytes, shown.max_bytes))
     st.html('<div class="ew-verdict"><div class="ew-why">' + ui.sentence(
         f"{heard} heard, {len(shown.clips)} of at most {shown.capacity} are kept. What is stored is "
-        f"{100 * distance:.0f} % away from what was heard. On disk: {' of at most '.join(megabytes)}."
+        f"{100 * shown.distance:.0f} % away from what was heard. On disk: {' of at most '.join(megabytes)}."
     ) + "</div></div>")  # fmt: skip
     st.plotly_chart(
         shares_chart(shown.stored, shown.observed, shown.labels, "Stored (line) and observed (dashed)"),
