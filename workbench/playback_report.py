@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 
 from models.clip import Clip
 from saliency.listening import Listening
@@ -11,7 +10,7 @@ from saliency.playback import PlaybackExplanation
 from workbench.figures import data_url
 from workbench.labels import spoken
 from workbench.playback_view import cautions, change_figure_html, clip_player, headline, in_words, through_player
-from workbench.player import PlayerData, standalone_assets
+from workbench.report_page import embedded_player, report_page
 from workbench.verdict import percent
 
 
@@ -21,14 +20,14 @@ def playback_section(clip: Clip, listening: Listening) -> str:
     title = "Listening again" if listening.playback is not None else "Over time"
     parts = [f"<h2>{title}</h2>", f"<p>{escape(headline(listening))}</p>"]
     parts += [f'<p class="muted">{escape(said)}</p>' for said in _others(listening)]
-    parts.append(_player("over-time-player", clip_player(clip, listening, data_url)))
+    parts.append(embedded_player("over-time-player", clip_player(clip, listening, data_url)))
     if listening.playback is not None:
         parts.append("<h3>Probability after each pass, and of all passes together</h3>")
         parts.append(f"<div class='card'>{change_figure_html(listening.playback)}</div>")
         through = through_player(clip, listening, data_url)
         assert through is not None
         parts.append(
-            "<h3>Listen through: the clip, then what was replayed</h3>" + _player("through-player", through[0])
+            "<h3>Listen through: the clip, then what was replayed</h3>" + embedded_player("through-player", through[0])
         )
         parts.append(_table(listening.playback))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in cautions(listening)]
@@ -39,16 +38,6 @@ def _others(listening: Listening) -> list[str]:
     """What the courses say besides the headline."""
     said = [in_words(course) for course in listening.courses]
     return [one for one in said if one and one != headline(listening)]
-
-
-def _player(name: str, data: PlayerData) -> str:
-    # "</" or "<!--" in a label would end the script element. The player's script may come later in the page.
-    payload = json.dumps(data.as_json()).replace("<", "\\u003c")
-    return (
-        f'<div class="card stage"><div id="{name}" class="earwitness-player"></div></div>\n'
-        f'<script>addEventListener("DOMContentLoaded", () => EarwitnessPlayer.create(document.getElementById("{name}"), '
-        f"{payload}));</script>"
-    )
 
 
 def _table(playback: PlaybackExplanation) -> str:
@@ -72,18 +61,7 @@ def _table(playback: PlaybackExplanation) -> str:
 
 def listening_report(clip: Clip, listening: Listening, model: str) -> str:
     """A report of its own, for the command line: one HTML file that plays offline."""
-    from workbench.report import _POLICY, _STYLE
-
-    script, style = standalone_assets()
-    escape = html.escape
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(spoken(listening.target))} in {escape(clip.name)} - Earwitness</title>
-<style>{_STYLE}</style><style>{style}</style></head>
-<body><main>
-<p class="muted">Earwitness: {escape(clip.name)}, heard by {escape(model)}</p>
-<h1>{escape(spoken(listening.target))}: {percent(listening.probability)}</h1>
-{playback_section(clip, listening)}
-</main><script>{script}</script></body></html>
-"""
+    body = f"""<p class="muted">Earwitness: {html.escape(clip.name)}, heard by {html.escape(model)}</p>
+<h1>{html.escape(spoken(listening.target))}: {percent(listening.probability)}</h1>
+{playback_section(clip, listening)}"""
+    return report_page(f"{spoken(listening.target)} in {clip.name}", body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 
 from models.card import Card
 from models.clip import Clip
@@ -14,6 +13,7 @@ from workbench.graph_view import standalone_assets
 from workbench.graph_view.data import graph_view_data
 from workbench.graph_view.words import curve_in_words, linked, missing_in_words, shares_in_words, window_in_words
 from workbench.labels import spoken
+from workbench.report_page import bars, embedded, report_page, table
 from workbench.verdict import percent
 
 PLOT = (640, 260)
@@ -60,8 +60,7 @@ def graph_section(explanation: GraphExplanation, clip: Clip, curve: DeletionCurv
     """
     script, style = standalone_assets()
     data = graph_view_data(clip, explanation, data_url, editable=False)
-    # "</" or "<!--" in a label would end the script element.
-    payload = json.dumps(data.as_json()).replace("<", "\\u003c")
+    payload = embedded(data.as_json())
     silent = not clip.waveform.any()
     remarks = (shares_in_words(explanation), window_in_words(explanation), missing_in_words(explanation, silent))
     notes = "".join(f'<p class="muted">{html.escape(text)}</p>' for text in remarks if text)
@@ -80,31 +79,15 @@ def graph_section(explanation: GraphExplanation, clip: Clip, curve: DeletionCurv
 
 def graph_report(clip: Clip, explanation: GraphExplanation, curve: DeletionCurve | None, card: Card) -> str:
     """A whole report about an event graph alone, as HTML text that plays offline."""
-    from workbench import report  # which shows this part in its own reports
-
-    escape = html.escape
     facts = [
         ("Clip", f"{clip.name}, {clip.duration:.2f} s, {clip.sample_rate} Hz"),
         ("Model", f"{card.title or card.name} ({card.name})"),
         ("Source of the model", card.citation), ("Hash of the clip", clip.content_hash), ("Hash of the weights", card.content_hash),
     ]  # fmt: skip
-    rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in facts if v)
-    best = sorted(zip(explanation.labels, explanation.scores, strict=True), key=lambda pair: -pair[1])[:8]
-    bars = "".join(
-        f'<div class="row{" target" if label == explanation.target else ""}"><span>{escape(spoken(label))}</span>'
-        f'<span class="bar"><i style="width:{100 * score:.2f}%"></i></span><span>{percent(float(score))}</span></div>'
-        for label, score in best
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{report._POLICY}">
-<title>{escape(spoken(explanation.target))} in {escape(clip.name)}: event graph - Earwitness</title>
-<style>{report._STYLE}</style></head>
-<body><main>
-<p class="muted">Earwitness report: {escape(clip.name)}</p>
-<h1>{escape(spoken(explanation.target))}: {percent(explanation.score)}</h1>
+    ranking = sorted(zip(explanation.labels, explanation.scores.tolist(), strict=True), key=lambda pair: -pair[1])
+    body = f"""<p class="muted">Earwitness report: {html.escape(clip.name)}</p>
+<h1>{html.escape(spoken(explanation.target))}: {percent(explanation.score)}</h1>
 {graph_section(explanation, clip, curve)}
-<h2>What the model says</h2><div class="card bars">{bars}</div>
-<h2>How it was made</h2><div class="card"><table>{rows}</table></div>
-</main></body></html>
-"""
+<h2>What the model says</h2>{bars(ranking, explanation.target)}
+<h2>How it was made</h2>{table(facts)}"""
+    return report_page(f"{spoken(explanation.target)} in {clip.name}: event graph", body, player=False)

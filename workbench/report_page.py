@@ -1,0 +1,83 @@
+"""What all reports share: one HTML file that shows and plays without a server; names and labels are escaped here."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable
+
+from workbench.labels import spoken
+from workbench.player import PlayerData, standalone_assets
+from workbench.verdict import percent
+
+# Nothing from outside is loaded, whatever a clip or label is called.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "media-src data: blob:; connect-src data: blob:"
+)
+STYLE = """
+:root { color-scheme: light dark; --text: #1c2430; --muted: #5a6675; --page: #fbfaf8; --card: #fff; --line: #dfe3e8;
+  --accent: #b8480a; }
+@media (prefers-color-scheme: dark) { :root { --text: #e8ebef; --muted: #9aa6b5; --page: #14181d; --card: #1b2027;
+  --line: #323a45; --accent: #ff9d5c; } }
+body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 1040px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 1.7rem; margin: 0 0 4px; } h2 { font-size: 1.05rem; margin: 28px 0 8px; }
+p { margin: 4px 0 10px; } .muted { color: var(--muted); }
+.bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: 4px 12px; align-items: center;
+  font-variant-numeric: tabular-nums; }
+.bar { height: 10px; border-radius: 3px; background: var(--line); overflow: hidden; }
+.bar i { display: block; height: 100%; background: var(--muted); } .target .bar i { background: var(--accent); }
+.row { display: contents; } .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 16px; margin: 16px 0; }
+.card.stage { background: var(--page); }
+table { border-collapse: collapse; width: 100%; } td { padding: 3px 12px 3px 0; vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { color: var(--muted); min-width: 7em; overflow-wrap: normal; }
+h1, p { overflow-wrap: anywhere; } @media (max-width: 600px) { td { display: block; } .card { padding: 10px; } }
+"""
+
+
+def report_page(title: str, body: str, *, player: bool = True) -> str:
+    """The whole file; `body` is HTML, and may use `embedded_player` where there is a `player`."""
+    script, style = standalone_assets() if player else ("", "")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{html.escape(title)} - Earwitness</title>
+<style>{STYLE}</style><style>{style}</style></head>
+<body><main>
+{body}
+</main>
+{f"<script>{script}</script>" if player else ""}
+</body></html>
+"""
+
+
+def embedded(data: object) -> str:
+    """Data as JSON inside a script element, which "</" or "<!--" in a label would end."""
+    return json.dumps(data).replace("<", "\\u003c")
+
+
+def embedded_player(name: str, data: PlayerData) -> str:
+    """A player with an id of its own; the script of the page may come later."""
+    return (
+        f'<div class="card stage"><div id="{name}" class="earwitness-player"></div></div>\n'
+        f'<script>addEventListener("DOMContentLoaded", () => EarwitnessPlayer.create(document.getElementById("{name}"), '
+        f"{embedded(data.as_json())}));</script>"
+    )
+
+
+def bars(ranking: Iterable[tuple[str, float]], target: str, most: int = 8) -> str:
+    """The most likely classes as bars."""
+    rows = "".join(
+        f'<div class="row{" target" if label == target else ""}"><span>{html.escape(spoken(label))}</span>'
+        f'<span class="bar"><i style="width:{100 * score:.2f}%"></i></span><span>{percent(float(score))}</span></div>'
+        for label, score in list(ranking)[:most]
+    )
+    return f'<div class="card bars">{rows}</div>'
+
+
+def table(facts: Iterable[tuple[str, str]]) -> str:
+    """Facts with their names; those without a value are left out."""
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts if v)
+    return f'<div class="card"><table>{rows}</table></div>'
