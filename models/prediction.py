@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from models.video import VideoTrack
 
 Progress = Callable[[int, int], None]
+SPARE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,9 @@ class Prediction:
 def window_starts(n_samples: int, window: int | None, hop: int | None = None) -> list[int]:
     """First sample of every window over a clip; the last window ends with the clip.
 
+    What exceeds a single window by no more than `SPARE` of it is left out: codecs lengthen a clip by some ms, which is no
+    second window.
+
     Parameters
     ----------
     n_samples
@@ -59,7 +63,7 @@ def window_starts(n_samples: int, window: int | None, hop: int | None = None) ->
     hop
         Distance of windows, at most a window (nothing may stay unheard); half a window by default.
     """
-    if window is None or n_samples <= window:
+    if window is None or n_samples <= window + int(SPARE * window):
         return [0]
     hop = min(hop or max(1, window // 2), window)
     starts = list(range(0, n_samples - window, hop))

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from models.video import VideoTrack
 
 Progress = Callable[[str, float], None]
-# Seconds by which a clip may be longer than the model's window and still be one window: compressed sound is padded to
-# whole blocks, and a second window would show the same once more.
-PADDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -271,8 +268,7 @@ def encode_clip(
     """
     network = graph_network(recognizer)
     rate, size = recognizer.sample_rate, recognizer.window_samples
-    padded = size is not None and size < len(waveform) <= size + PADDING * rate
-    starts = [0] if padded else window_starts(len(waveform), size, hop_samples(recognizer))
+    starts = window_starts(len(waveform), size, hop_samples(recognizer))
     length = len(waveform) if size is None else min(size, len(waveform))
     audio, pictures, logits = [], [], []
     for number, start in enumerate(starts):

@@ -48,7 +48,7 @@ def steps(*levels: float, length: int = 200) -> np.ndarray:
 
 
 @pytest.mark.parametrize("hop", [None, 1, 50, 100, 399, 400, 1000])
-@pytest.mark.parametrize("n_samples", [1, 399, 400, 401, 600, 601, 999, 1234])
+@pytest.mark.parametrize("n_samples", [1, 399, 400, 409, 600, 601, 999, 1234])
 def test_windows_cover_the_clip_and_the_last_ends_with_it(n_samples: int, hop: int | None) -> None:
     starts = window_starts(n_samples, WINDOW, hop)
     length = min(WINDOW, n_samples)
@@ -66,6 +66,14 @@ def test_windows_cover_the_clip_and_the_last_ends_with_it(n_samples: int, hop: i
 @pytest.mark.parametrize(("n_samples", "window"), [(10, None), (1, 1), (5, 1)])
 def test_windows_of_odd_sizes(n_samples: int, window: int | None) -> None:
     assert window_starts(n_samples, window) == list(range(n_samples if window else 1))
+
+
+def test_what_a_codec_adds_is_no_second_window() -> None:
+    assert [window_starts(n, 400) for n in (401, 408, 409)] == [[0], [0], [0, 9]]
+    recognizer = loudness("single-label")
+    prediction = predict(recognizer, np.ones(408, dtype=np.float32))
+    assert prediction.windows.tolist() == [[0.0, 0.4]]
+    np.testing.assert_array_equal(prediction.scores, predict(recognizer, np.ones(400, dtype=np.float32)).scores)
 
 
 def test_windows_by_hand() -> None:
