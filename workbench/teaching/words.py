@@ -105,7 +105,7 @@ def untested(result: Values) -> str:
 def box(part: tuple[float, float, float, float]) -> str:
     """A box of time and frequency in words."""
     start, end, low, high = part
-    when = f"around {start:.1f} s" if end - start < 0.15 else f"{start:.1f}-{end:.1f} s"
+    when = f"around {start:.1f} s" if end - start < 0.15 else f"{start:.1f}–{end:.1f} s"
     where = f"around {hertz(low)}" if high - low < 50 else f"{hertz(low)} to {hertz(high)}"
     return f"{when}, {where}"
 
