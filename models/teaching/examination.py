@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.card import Task
 from models.checkpoint import load_recognizer
@@ -15,16 +15,24 @@ from models.errors import DataError
 from models.recognizer import Recognizer
 from models.teaching.contract import MOST_CLASSES, Finding, TeachingExample, TeachSettings
 from models.teaching.labels import label_problem, shown
-from models.teaching.listening import BATCH, SILENT, HeardExample, Progress, encoded, features_of, hear, joined, summary
+from models.teaching.listening import (
+    SILENT,
+    HeardExample,
+    Progress,
+    embed,
+    hear,
+    outlines,
+    summary,
+    window_length,
+)
 from models.teaching.ways import teachable_problem
 
 FEW = 5  # examples of a class below which it is hard to say what they have in common
 UNBALANCED = 5.0
-SAME_SOUND = 0.995  # correlation of two coarse spectrograms; clips of one recording reach 0.98
+SAME_SOUND = 0.97  # correlation of two outlines; different clips reach 0.94
 _SURE = 0.9
 _NEIGHBOURS = 5
 _NAMED = 3  # examples that a message names
-_COARSE = (64, 16)  # steps and bands
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +119,8 @@ def examine_with(
             "none", "None of the examples can be opened.", "Check the files.", tuple(problems), True
         ))  # fmt: skip
     findings += _too_few(base, examples, usable, settings)
-    hidden, coarse = _embedded(base, usable)
-    same = _copies(coarse)
+    hidden = _embedded(base, usable)
+    same = _copies(outlines([e.windows[0] for e in usable], base.sample_rate, window_length(base)))
     findings += _duplicates(examples, usable, same, settings.task or base.card.task)
     findings += _mislabelled(base, examples, usable, hidden, same)
     return Examination(findings, usable, hidden, same)
@@ -204,31 +212,21 @@ def _too_few(
     return findings
 
 
-@torch.no_grad()
-def _embedded(base: Recognizer, usable: Sequence[HeardExample]) -> tuple[list[Tensor], Tensor]:
-    """What the head reads of every example's windows, and a coarse spectrogram of its first ``[n, cells]``."""
+def _embedded(base: Recognizer, usable: Sequence[HeardExample]) -> list[Tensor]:
+    """What the head reads of every example's windows."""
     windows = [window for example in usable for window in example.windows]
     pictures = [picture for example in usable for picture in example.pictures]
     if not windows:
-        return [], torch.zeros(0, 1)
-    hidden, coarse = [], []
-    for first in range(0, len(windows), BATCH):
-        part = slice(first, first + BATCH)
-        features, frames = features_of(base, windows[part]), joined(pictures[part], base.device)
-        hidden.append(encoded(base, features, frames).cpu())
-        image = features.reshape(len(features), 1, -1, features.shape[-1])
-        cells = nn.functional.adaptive_avg_pool2d(image, _COARSE).flatten(1).cpu()
-        coarse.append(nn.functional.normalize(cells - cells.mean(dim=1, keepdim=True), dim=1))
-    counts = [len(example.windows) for example in usable]
-    firsts = [sum(counts[:row]) for row in range(len(counts))]
-    return list(torch.cat(hidden).split(counts)), torch.cat(coarse)[firsts]
-
-
-def _copies(coarse: Tensor) -> list[int]:
-    """Number of the first example that sounds the same, for every example."""
-    if not len(coarse):
         return []
-    alike = coarse @ coarse.T > SAME_SOUND
+    hidden = torch.cat([part.cpu() for part in embed(base, windows, pictures)])
+    return list(hidden.split([len(example.windows) for example in usable]))
+
+
+def _copies(sounds: Tensor) -> list[int]:
+    """Number of the first example that sounds the same, for every example, by their outlines."""
+    if not len(sounds):
+        return []
+    alike = sounds @ sounds.T > SAME_SOUND
     first = alike.float().argmax(dim=1).tolist()
     # Chains (a like b, b like c) end at their first link.
     for index, target in enumerate(first):

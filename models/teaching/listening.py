@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from models.clip import open_clip
 from models.errors import EarwitnessError
+from models.frontends.kaldi import KaldiFbank, KaldiFbankConfig
 from models.prediction import hop_samples, window_starts
 from models.recognizer import Recognizer
 from models.teaching.contract import TeachingExample
@@ -23,6 +25,7 @@ BATCH = 16  # windows that are embedded at once
 _WITHIN_DB = 20.0  # of the loudest window: what is much softer may not hold the sound that the clip is labelled with
 _WITHOUT_WINDOW = 5.0  # seconds that are read of clips by models which read any length
 CHANGES = AugmentConfig(mixup=0.0, speed=(0.9, 1.1), gain_db=(-12.0, 6.0), noise_db=(-80.0, -45.0))
+_RANGE = 50 / 10 * math.log(10)  # 50 dB: what is softer is lost when a copy is made at a smaller volume
 Progress = Callable[[int, int], None]
 
 
@@ -108,6 +111,35 @@ def features_of(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> Tensor:
     if len({len(waveform) for waveform in waveforms}) == 1:
         return recognizer.features(torch.stack(list(waveforms)))
     return torch.cat([recognizer.features(waveform) for waveform in waveforms])
+
+
+@torch.no_grad()
+def outlines(waveforms: Sequence[Tensor], sample_rate: int, length: int) -> Tensor:
+    """What rises and falls where in a sound: log-mel without each band's mean ``[n, cells]``; products are correlations.
+
+    They are the same whatever the model reads: what its front end gives may be samples, or the same sound at several rates.
+    Without the means, two steady sounds of one colour (rain, waves) are no copies of each other.
+
+    What lies after the end of a shorter sound is like nothing, too: else all sounds of one length would be alike.
+
+    Parameters
+    ----------
+    waveforms
+        ``[samples]`` each, at most `length`.
+    length
+        Samples of the longest that there may be.
+    """
+    frontend = KaldiFbank(KaldiFbankConfig(sample_rate=sample_rate, n_mels=64))
+    size, found = frontend(torch.zeros(1, length)).shape[1] // 2, []
+    for waveform in waveforms:
+        shortest = max(0, 4 * frontend.win_length - len(waveform))
+        image = frontend(nn.functional.pad(waveform, (0, shortest)).unsqueeze(0))
+        image = nn.functional.avg_pool1d(image.clamp(min=float(image.max()) - _RANGE).transpose(1, 2), 2)
+        change = image - image.mean(dim=2, keepdim=True)
+        change = nn.functional.pad(change, (0, size - change.shape[2])).flatten(1)
+        # Where nothing changes only rounding is left, which is like nothing else.
+        found.append(nn.functional.normalize(change, dim=1, eps=1e-2))
+    return torch.cat(found) if found else torch.zeros(0, 1)
 
 
 def joined(pictures: Sequence[Tensor | None], device: torch.device) -> Tensor | None:

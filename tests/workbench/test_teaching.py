@@ -308,7 +308,7 @@ def test_other_sentences() -> None:
     moved = Movement(np.zeros((1, 1)), np.zeros(1), np.zeros(1), 0.31, 0.5, (0.4, 0.8, 1000.0, 3000.0), None)
     assert (
         moved_in_words(moved, "dog", "dog")
-        == "31 % of what counts lies elsewhere now. More than before: 0.4-0.8 s, 1.0 kHz to 3.0 kHz."
+        == "31 % of what counts lies elsewhere now. More than before: 0.4–0.8 s, 1.0 kHz to 3.0 kHz."
     )
     assert "took it for “clock tick”; now for “doorbell”" in moved_in_words(moved, "clock_tick", "doorbell")
 
