@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
-from models.frontends import FrontEndConfig
-from models.frontends.slaney import audio_tagging_frontend
-from models.layers.fourier import FourierInput, FourierPooler, fourier_real
-from models.layers.frame_tagging import FrameScores
-from models.network import Network, NetworkConfig, log_odds
+from models.layers.fourier import FourierConfig, FourierNetwork, fourier_real
 from models.registry import FamilyInfo, register_family
 
 
-class FNetConfig(NetworkConfig):
+class FNetConfig(FourierConfig):
     """Settings of FNet; the defaults are the published ones."""
 
     n_mels: int = 128
     n_layers: int = 50
     hidden_size: int = 256
     intermediate_size: int = 512
-    eps: float = 1e-12
-    dropout: float = 0.1
 
 
 class FNetLayer(nn.Module):
@@ -45,20 +38,6 @@ class FNetLayer(nn.Module):
         return self.output_layer_norm(self.dropout(out) + mixed)
 
 
-class FNetEncoder(nn.Module):
-    """The stack of layers."""
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(layers)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``[batch, frames, width]`` to the same."""
-        for layer in self.layer:
-            hidden = layer(hidden)
-        return hidden
-
-
 @register_family(
     FamilyInfo(
         name="fnet",
@@ -70,7 +49,7 @@ class FNetEncoder(nn.Module):
         published_key="encoder.layer.0.mixing_layer_norm.weight",
     )
 )
-class FNet(Network):
+class FNet(FourierNetwork):
     """FNet; the hidden representation is ``[batch, frames, hidden_size]``.
 
     As published, frame scores are clamped to 0..1 without a sigmoid. Every layer mixes all frames, so a frame's weight in
@@ -79,37 +58,8 @@ class FNet(Network):
 
     Config = FNetConfig
     config: FNetConfig
-
-    def __init__(self, config: FNetConfig) -> None:
-        super().__init__(config)
-        width, eps = config.hidden_size, config.eps
-        self.input = FourierInput(config.n_mels, width, eps, config.dropout)
-        self.encoder = FNetEncoder(
-            [FNetLayer(width, config.intermediate_size, eps, config.dropout) for _ in range(config.n_layers)]
-        )
-        self.pooler = FourierPooler(width, config.n_classes, sigmoid=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-
-    def forward_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
-        """``[batch, frames, n_mels]`` to ``[batch, frames, hidden_size]``."""
-        return self.encoder(self.input(features))
-
-    def pool(self, hidden: Tensor) -> FrameScores:
-        """Frame scores and their weights."""
-        return self.pooler(hidden)
-
-    def forward_head(self, hidden: Tensor) -> Tensor:
-        """Logits of ``[batch, frames, hidden_size]``."""
-        return log_odds(self.pool(hidden).output)
-
-    @classmethod
-    def default_frontend(cls, config: NetworkConfig) -> FrontEndConfig:
-        """The published features for the number of bands."""
-        assert isinstance(config, FNetConfig)
-        return audio_tagging_frontend(config.n_mels)
+    Layer = FNetLayer
+    sigmoid = False
 
     @classmethod
     def recognizes(cls, state_dict: Mapping[str, Tensor]) -> bool:
@@ -118,20 +68,3 @@ class FNet(Network):
             "encoder.layer.0.mixing_layer_norm.weight" in state_dict
             and "encoder.layer.0.mixing_layer_norm2.weight" not in state_dict
         )
-
-    @classmethod
-    def infer_config(cls, state_dict: Mapping[str, Tensor], hints: Mapping[str, Any]) -> FNetConfig:
-        """Everything can be read from the shapes."""
-        return FNetConfig.model_validate(fourier_sizes(state_dict) | dict(hints))
-
-
-def fourier_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings that FNet's and FFNet's shapes tell."""
-    hidden, n_mels = state_dict["input.hidden_mapping.weight"].shape
-    return {
-        "n_classes": state_dict["pooler.fc.weight"].shape[0],
-        "n_mels": n_mels,
-        "hidden_size": hidden,
-        "intermediate_size": state_dict["encoder.layer.0.feed_forward.weight"].shape[0],
-        "n_layers": len({key.split(".")[2] for key in state_dict if key.startswith("encoder.layer.")}),
-    }

@@ -14,7 +14,7 @@ from models.errors import SettingsError
 from models.event_graph import EventGraph
 from models.frontends import FrontEndConfig
 from models.frontends.waveform import WaveformConfig
-from models.layers.graph_edges import batched, draw_spans, intra_edges, matching_edges
+from models.layers.graph_edges import draw_spans, edges_within, matching_edges, too_far
 from models.layers.graph_view import GraphPass, event_graph
 from models.layers.hetero_layers import (
     AttentionReadOut,
@@ -32,9 +32,6 @@ from models.registry import FamilyInfo, register_family
 from models.video import VideoTrack
 
 Factors = Mapping[int, Mapping[str, Tensor]]
-
-
-_FAR = 1e6  # distance of pairs a second too far apart in time; similar ones are within 2
 
 
 @register_family(
@@ -168,23 +165,12 @@ class HeteroGraph(Network):
     def intra_edges(self, batch: int, device: torch.device) -> dict[str, Tensor]:
         """Edges within each modality for a batch; drawn anew for every clip if the graph is dynamic and trains."""
         config = self.config
-        n_clips = {"audio": config.n_audio_nodes, "video": config.n_video_nodes}
-        if not (config.dynamic and self.training):
-            spans = [config.spans]
-        else:
+        spans = [config.spans]
+        if config.dynamic and self.training:
             # Seeded from torch's generator: workers that share numpy's seed would draw the same graphs.
             generator = np.random.RandomState(int(torch.randint(2**31, (1,))))
             spans = [draw_spans(config.spans, generator) for _ in range(batch)]
-        result = {}
-        for name, n_nodes in n_clips.items():
-            parts = []
-            for clip, span in enumerate(spans):
-                reach, dilation = getattr(span, name), getattr(span, f"{name}_dilation")
-                edges = intra_edges(n_nodes, reach, dilation, config.self_loops)
-                copies = batch if len(spans) == 1 else 1
-                parts.append(batched(edges, copies, n_nodes, n_nodes, device) + clip * n_nodes)
-            result[f"{name}-{name}"] = torch.cat(parts, dim=1)
-        return result
+        return edges_within(spans, (config.n_audio_nodes, config.n_video_nodes), batch, config.self_loops, device)
 
     def reason(
         self,
@@ -254,9 +240,7 @@ class HeteroGraph(Network):
             return None
         heard = config.audio_segments(int(config.clip_seconds * config.sample_rate))
         seen = config.video_segments(int(config.clip_seconds * config.frame_rate))
-        middle, other = ((one.starts + one.ends) / 2 for one in (heard, seen))
-        beyond = np.maximum(np.abs(middle[:, None] - other) - config.match_seconds - 1e-6, 0.0)
-        return torch.from_numpy(_FAR * beyond).float().to(device)
+        return torch.from_numpy(too_far(heard, seen, config.match_seconds)).float().to(device)
 
     def _update(self, new: Tensor, old: Tensor, batch: int) -> Tensor:
         """Norm without parameters, SiLU, dropout and the residual connection."""
@@ -333,20 +317,9 @@ class HeteroGraph(Network):
         readers = None if target is None else self._output_weight[target].detach()
         return event_graph(run, logits[0], segments, target, readers, importance)
 
-    def unit_factors(self, run: GraphPass) -> dict[int, dict[str, Tensor]]:
-        """Factors of 1 for all messages of a run like `run`, by layer and relation, which require a gradient."""
-        return {
-            index: {
-                name: torch.ones(edges.shape[1], device=edges.device, requires_grad=True)
-                for name, edges in layer.items()
-                if name != "video-audio" or index in run.alpha
-            }
-            for index, layer in enumerate(run.edges)
-        }
-
     @torch.enable_grad()
     def _edge_importance(self, audio: Tensor, video: Tensor, run: GraphPass, target: int) -> list[dict[str, Tensor]]:
-        factors = self.unit_factors(run)
+        factors = run.unit_factors()
         logit = self.forward_head(self.reason(audio, video, factors).hidden)[0, target]
         flat = [factor for layer in factors.values() for factor in layer.values()]
         gradients = iter(torch.autograd.grad(logit, flat))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, SettingsError
 from models.frontends import FrontEndConfig
 from models.frontends.htk_mel import HtkMelConfig
-from models.layers.slowfast_blocks import Bottleneck, Fuse, ResBlock, StemPathway, slow_index
-from models.layers.slowfast_settings import hints_from_settings, settings_from_shapes
+from models.layers.slowfast_blocks import BlockShape, Bottleneck, Fuse, ResBlock, StemPathway, slow_index
+from models.layers.slowfast_settings import SlowFastConfig, hints_from_settings, settings_from_shapes
 from models.network import CamLayer, Network, NetworkConfig, log_odds
 from models.registry import FamilyInfo, register_family
 
@@ -22,82 +21,6 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Temporal kernel sizes of stem, res2, res3, res4, res5.
 TEMPORAL_KERNELS = {"slow": (1, 1, 1, 3, 3), "fast": (5, 3, 3, 3, 3)}
 UNUSED = ("linear2.", "bn1.")  # a second projection that no published forward reaches
-PerStage = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-
-
-class SlowFastConfig(NetworkConfig):
-    """Settings of SlowFast; the defaults are the published VGG-Sound model.
-
-    Attributes
-    ----------
-    arch
-        Both streams, or one of them alone. The published fast-only models have ``width=8``.
-    class_groups
-        Empty for one head; sizes of the verb and the noun head for two (their sum is `n_classes`).
-    width, n_groups
-        Channels of the (slow) stem; groups of the middle convolutions.
-    alpha
-        Frames of the fast stream per frame of the slow one.
-    beta
-        Channels of the slow stream per channel of the fast one.
-    fusion_ratio, fusion_kernel
-        Channels and kernel of the lateral convolutions, relative to the fast stream's channels, and in frames.
-    temporal_blocks, frequency_strides, frequency_dilations
-        Per stage res2 to res5, one entry a stream: how many blocks have the stage's temporal kernel (None: all), the stride
-        of the first block and the dilation of all of them.
-    stride_1x1
-        Single streams only: the stride is in the first convolution of a block instead of the middle one.
-    n_frames, n_mels
-        Size of the input the head's pooling was made for.
-    head_activation
-        ``softmax`` for single-label, ``sigmoid`` for multi-label models.
-    label_embedding_size
-        Dimensions of the label embeddings that `label_embedding` predicts; 0: none (see `models.training.label_embeddings`).
-    zero_init_final_bn
-        Blocks start as the identity.
-    """
-
-    n_classes: int = 309
-    class_groups: tuple[int, ...] = ()
-    arch: Literal["slowfast", "slow", "fast"] = "slowfast"
-    depth: Literal[50, 101] = 50
-    width: int = Field(default=64, ge=1)
-    n_groups: int = Field(default=1, ge=1)
-    alpha: int = Field(default=4, ge=1)
-    beta: int = Field(default=8, ge=1)
-    fusion_ratio: int = Field(default=2, ge=1)
-    fusion_kernel: int = Field(default=7, ge=1)
-    temporal_blocks: PerStage | None = None
-    frequency_strides: PerStage = ((1, 1), (2, 2), (2, 2), (2, 2))
-    frequency_dilations: PerStage = ((1, 1), (1, 1), (1, 1), (1, 1))
-    stride_1x1: bool = False
-    n_frames: int = Field(default=512, ge=4)
-    n_mels: int = Field(default=128, ge=32)
-    head_activation: Literal["softmax", "sigmoid"] = "softmax"
-    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
-    label_embedding_size: int = Field(default=0, ge=0)
-    zero_init_final_bn: bool = True
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> SlowFastConfig:
-        if self.class_groups and (len(self.class_groups) != 2 or sum(self.class_groups) != self.n_classes):
-            raise ValueError("class_groups must be empty or two sizes (verbs, nouns) that add up to n_classes")
-        if self.arch == "slowfast" and (self.width % self.beta or self.n_frames < 4 * self.alpha):
-            raise ValueError("width must be divisible by beta, and n_frames at least 4 * alpha")
-        per_stage = (self.frequency_strides, self.frequency_dilations, self.temporal_blocks or ())
-        if any(len(entry) < len(self.streams) for table in per_stage for entry in table):
-            raise ValueError("temporal_blocks, frequency_strides and frequency_dilations need an entry per stream")
-        return self
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Names of the streams in the order of the input list."""
-        return ("slow", "fast") if self.arch == "slowfast" else (self.arch,)
-
-    @property
-    def shrink(self) -> tuple[int, ...]:
-        """By what the width of each stream is divided."""
-        return (1, self.beta) if self.arch == "slowfast" else (1,)
 
 
 class Stem(nn.Module):
@@ -126,12 +49,13 @@ class ResStage(nn.Module):
             for index in range(self.n_blocks):
                 stride = config.frequency_strides[stage][path] if index == 0 else 1
                 first = config.stride_1x1 and config.arch != "slowfast"
-                block = ResBlock(
-                    channels_in[path] if index == 0 else channels, inner, channels,
-                    TEMPORAL_KERNELS[stream][stage + 1] if index < temporal else 1,
-                    (stride, 1) if first else (1, stride), config.n_groups, config.frequency_dilations[stage][path],
+                shape = BlockShape(
+                    channels_in=channels_in[path] if index == 0 else channels, inner=inner, channels=channels,
+                    kernel=TEMPORAL_KERNELS[stream][stage + 1] if index < temporal else 1,
+                    strides=(stride, 1) if first else (1, stride), groups=config.n_groups,
+                    dilation=config.frequency_dilations[stage][path],
                 )  # fmt: skip
-                self.add_module(f"pathway{path}_res{index}", block)
+                self.add_module(f"pathway{path}_res{index}", ResBlock(shape))
 
     def forward(self, x: Sequence[Tensor]) -> list[Tensor]:
         """One tensor per stream; time stays, frequency is divided by the stage's stride."""

@@ -6,6 +6,7 @@ Edge lists are int64 ``[2, n_edges]``: row 0 sends, row 1 receives. Columns may 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -14,8 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.layers.segments import Segmentation
+
 Distance = Literal["cosine", "euclidean"]
 N_NEAREST = 3
+_FAR = 1e6  # distance of pairs a second too far apart in time; similar ones are within 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,24 @@ def intra_edges(
     node 0.
     """
     return np.array(_intra_columns(n_nodes, span, dilation, self_loops, clamp), dtype=np.int64).reshape(-1, 2).T
+
+
+def edges_within(
+    spans: Sequence[Spans], nodes: tuple[int, int], batch: int, self_loops: bool, device: torch.device
+) -> dict[str, Tensor]:
+    """Edges within sound and within picture for a batch of clips with so many `nodes` each.
+
+    `spans` are one for all clips, or one for each of them.
+    """
+    result = {}
+    for name, n_nodes in zip(("audio", "video"), nodes, strict=True):
+        parts = []
+        for clip, span in enumerate(spans):
+            edges = intra_edges(n_nodes, getattr(span, name), getattr(span, f"{name}_dilation"), self_loops)
+            copies = batch if len(spans) == 1 else 1
+            parts.append(batched(edges, copies, n_nodes, n_nodes, device) + clip * n_nodes)
+        result[f"{name}-{name}"] = torch.cat(parts, dim=1)
+    return result
 
 
 def draw_spans(largest: Spans, generator: np.random.RandomState) -> Spans:
@@ -133,6 +155,15 @@ def node_distances(audio: Tensor, video: Tensor, distance: Distance) -> Tensor:
         return 1.0 - product / norms.clamp(min=1e-8)
     squares = audio.square().sum(dim=2)[:, :, None] + video.square().sum(dim=2)[:, None, :]
     return (squares - 2.0 * product).clamp(min=0.0)
+
+
+def too_far(heard: Segmentation, seen: Segmentation, seconds: float) -> np.ndarray:
+    """What `matching_edges` adds to the distance of pairs whose middles are more than so many seconds apart.
+
+    float64 ``[n_audio, n_video]``, 0 for all others; so large that those are always preferred.
+    """
+    middle, other = ((one.starts + one.ends) / 2 for one in (heard, seen))
+    return _FAR * np.maximum(np.abs(middle[:, None] - other) - seconds - 1e-6, 0.0)
 
 
 @torch.no_grad()

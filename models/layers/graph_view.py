@@ -47,6 +47,17 @@ class GraphPass:
     alpha: dict[int, Tensor] = field(default_factory=dict)
     meeting: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    def unit_factors(self) -> dict[int, dict[str, Tensor]]:
+        """Factors of 1 for all messages of such a run, by layer and relation, which require a gradient."""
+        return {
+            index: {
+                name: torch.ones(edges.shape[1], device=edges.device, requires_grad=True)
+                for name, edges in layer.items()
+                if name != "video-audio" or index in self.alpha
+            }
+            for index, layer in enumerate(self.edges)
+        }
+
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,30 +54,46 @@ class Fuse(nn.Module):
         return [torch.cat([slow, self.relu(self.bn(self.conv_f2s(fast)))], dim=1), fast]
 
 
+class BlockShape(NamedTuple):
+    """Sizes of a residual block.
+
+    Attributes
+    ----------
+    channels_in, inner, channels
+        Before it, within its bottleneck, and behind it.
+    kernel, dilation
+        Size of the time-only convolution; dilation of the frequency-only one.
+    strides
+        In frequency, of the time-only and the frequency-only convolution.
+    groups
+        Of the frequency-only convolution.
+    """
+
+    channels_in: int
+    inner: int
+    channels: int
+    kernel: int
+    strides: tuple[int, int]
+    groups: int
+    dilation: int
+
+
 class Bottleneck(nn.Module):
     """Time-only, frequency-only and 1x1 convolution."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        inner: int,
-        channels: int,
-        kernel: int,
-        strides: tuple[int, int],
-        groups: int,
-        dilation: int,
-    ) -> None:
+    def __init__(self, shape: BlockShape) -> None:
         super().__init__()
-        self.a = nn.Conv2d(channels_in, inner, (kernel, 1), (1, strides[0]), (kernel // 2, 0), bias=False)
+        inner, kernel, (before, stride) = shape.inner, shape.kernel, shape.strides
+        self.a = nn.Conv2d(shape.channels_in, inner, (kernel, 1), (1, before), (kernel // 2, 0), bias=False)
         self.a_bn = nn.BatchNorm2d(inner)
         self.a_relu = nn.ReLU()
         self.b = nn.Conv2d(
-            inner, inner, (1, 3), (1, strides[1]), (0, dilation), (1, dilation), groups=groups, bias=False
+            inner, inner, (1, 3), (1, stride), (0, shape.dilation), (1, shape.dilation), groups=shape.groups, bias=False
         )
         self.b_bn = nn.BatchNorm2d(inner)
         self.b_relu = nn.ReLU()
-        self.c = nn.Conv2d(inner, channels, 1, bias=False)
-        self.c_bn = nn.BatchNorm2d(channels)
+        self.c = nn.Conv2d(inner, shape.channels, 1, bias=False)
+        self.c_bn = nn.BatchNorm2d(shape.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels_in, T, F]`` to ``[batch, channels, T, F / stride]``."""
@@ -86,23 +103,14 @@ class Bottleneck(nn.Module):
 class ResBlock(nn.Module):
     """``ReLU(shortcut + bottleneck)``; the shortcut is a strided 1x1 convolution where the shape changes."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        inner: int,
-        channels: int,
-        kernel: int,
-        strides: tuple[int, int],
-        groups: int,
-        dilation: int,
-    ) -> None:
+    def __init__(self, shape: BlockShape) -> None:
         super().__init__()
-        stride = strides[0] * strides[1]
-        self.has_shortcut = channels_in != channels or stride != 1
+        stride = shape.strides[0] * shape.strides[1]
+        self.has_shortcut = shape.channels_in != shape.channels or stride != 1
         if self.has_shortcut:
-            self.branch1 = nn.Conv2d(channels_in, channels, 1, (1, stride), bias=False)
-            self.branch1_bn = nn.BatchNorm2d(channels)
-        self.branch2 = Bottleneck(channels_in, inner, channels, kernel, strides, groups, dilation)
+            self.branch1 = nn.Conv2d(shape.channels_in, shape.channels, 1, (1, stride), bias=False)
+            self.branch1_bn = nn.BatchNorm2d(shape.channels)
+        self.branch2 = Bottleneck(shape)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
-"""Settings of a published SlowFast checkpoint, told from its weights and from the option tree that it carries."""
+"""Settings of the SlowFast network, and how weights and option tree of a published checkpoint tell them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.errors import CheckpointError
+from models.network import NetworkConfig
 
+PerStage = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 # Classes of the published models -> frames of the fast stream; the slow-only models read a quarter.
 PUBLISHED_FRAMES = {(309,): 512, (97, 300): 400, (44,): 400}
 NAMES = {
@@ -31,6 +34,81 @@ NAMES = {
     "AUDIO_DATA.NUM_FRAMES": "n_frames",
     "AUDIO_DATA.NUM_FREQUENCIES": "n_mels",
 }
+
+
+class SlowFastConfig(NetworkConfig):
+    """Settings of SlowFast; the defaults are the published VGG-Sound model.
+
+    Attributes
+    ----------
+    arch
+        Both streams, or one of them alone. The published fast-only models have ``width=8``.
+    class_groups
+        Empty for one head; sizes of the verb and the noun head for two (their sum is `n_classes`).
+    width, n_groups
+        Channels of the (slow) stem; groups of the middle convolutions.
+    alpha
+        Frames of the fast stream per frame of the slow one.
+    beta
+        Channels of the slow stream per channel of the fast one.
+    fusion_ratio, fusion_kernel
+        Channels and kernel of the lateral convolutions, relative to the fast stream's channels, and in frames.
+    temporal_blocks, frequency_strides, frequency_dilations
+        Per stage res2 to res5, one entry a stream: how many blocks have the stage's temporal kernel (None: all), the stride
+        of the first block and the dilation of all of them.
+    stride_1x1
+        Single streams only: the stride is in the first convolution of a block instead of the middle one.
+    n_frames, n_mels
+        Size of the input the head's pooling was made for.
+    head_activation
+        ``softmax`` for single-label, ``sigmoid`` for multi-label models.
+    label_embedding_size
+        Dimensions of the label embeddings that `label_embedding` predicts; 0: none (see `models.training.label_embeddings`).
+    zero_init_final_bn
+        Blocks start as the identity.
+    """
+
+    n_classes: int = 309
+    class_groups: tuple[int, ...] = ()
+    arch: Literal["slowfast", "slow", "fast"] = "slowfast"
+    depth: Literal[50, 101] = 50
+    width: int = Field(default=64, ge=1)
+    n_groups: int = Field(default=1, ge=1)
+    alpha: int = Field(default=4, ge=1)
+    beta: int = Field(default=8, ge=1)
+    fusion_ratio: int = Field(default=2, ge=1)
+    fusion_kernel: int = Field(default=7, ge=1)
+    temporal_blocks: PerStage | None = None
+    frequency_strides: PerStage = ((1, 1), (2, 2), (2, 2), (2, 2))
+    frequency_dilations: PerStage = ((1, 1), (1, 1), (1, 1), (1, 1))
+    stride_1x1: bool = False
+    n_frames: int = Field(default=512, ge=4)
+    n_mels: int = Field(default=128, ge=32)
+    head_activation: Literal["softmax", "sigmoid"] = "softmax"
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+    label_embedding_size: int = Field(default=0, ge=0)
+    zero_init_final_bn: bool = True
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> SlowFastConfig:
+        if self.class_groups and (len(self.class_groups) != 2 or sum(self.class_groups) != self.n_classes):
+            raise ValueError("class_groups must be empty or two sizes (verbs, nouns) that add up to n_classes")
+        if self.arch == "slowfast" and (self.width % self.beta or self.n_frames < 4 * self.alpha):
+            raise ValueError("width must be divisible by beta, and n_frames at least 4 * alpha")
+        per_stage = (self.frequency_strides, self.frequency_dilations, self.temporal_blocks or ())
+        if any(len(entry) < len(self.streams) for table in per_stage for entry in table):
+            raise ValueError("temporal_blocks, frequency_strides and frequency_dilations need an entry per stream")
+        return self
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams in the order of the input list."""
+        return ("slow", "fast") if self.arch == "slowfast" else (self.arch,)
+
+    @property
+    def shrink(self) -> tuple[int, ...]:
+        """By what the width of each stream is divided."""
+        return (1, self.beta) if self.arch == "slowfast" else (1,)
 
 
 def class_counts(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:

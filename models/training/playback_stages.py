@@ -15,10 +15,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from models.card import Card
-from models.checkpoint import load_recognizer
-from models.errors import DataError, SettingsError
+from models.errors import SettingsError
 from models.families.play_it_back import PlayItBack, PlayItBackConfig
-from models.recognizer import Recognizer
 from models.training.augment import mask_features
 from models.training.config import TrainConfig
 from models.training.losses import distilled
@@ -29,7 +27,14 @@ from models.training.playback_slots import answer_loss, decoder_loss, slot_loss,
 from models.training.provenance import provenance
 from models.training.run_state import Saver, not_finite, random_states, set_random_states
 from models.training.tracking import RunLog
-from models.training.trainer import EpochReport, measured_frontend, read_examples, write_checkpoint
+from models.training.trainer import (
+    EpochReport,
+    load_teacher,
+    measured_frontend,
+    read_examples,
+    training_part,
+    write_checkpoint,
+)
 from models.training.waveforms import load_waveforms
 
 Report = Callable[[EpochReport], None] | None
@@ -227,10 +232,7 @@ def train_playback(config: TrainConfig, stages: PlaybackStages | None = None, re
     set_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     examples = read_examples(config)
-    held_out = set(config.data.validation_folds) | set(config.data.test_folds)
-    part = examples.folds(set(config.data.train_folds) - held_out)
-    if not part.examples:
-        raise DataError("No clip lies in a training fold.", "Set data.train_folds to folds that are not held out.")
+    part = training_part(config, examples)
     settings = PlayItBackConfig.model_validate(config.config | {"n_classes": len(examples.labels)})
     if not settings.corrected or settings.playbacks == 0:
         raise SettingsError(
@@ -242,7 +244,7 @@ def train_playback(config: TrainConfig, stages: PlaybackStages | None = None, re
     frontend = PlayItBack.default_frontend(settings).model_dump() | config.frontend
     fitted = measured_frontend(config.model_copy(update={"frontend": frontend}), waveforms).to(device)
     network = PlayItBack(settings).to(device)
-    teacher = load_teacher(config, list(examples.labels), rate, device)
+    teacher = load_teacher(config, examples.labels, rate, device)
     clips = FreshClips(waveforms, targets, fitted, config.augment, teacher, device)
     parts, validation = {"train": part}, None
     if config.data.validation_folds:
@@ -265,25 +267,6 @@ def train_playback(config: TrainConfig, stages: PlaybackStages | None = None, re
     # Only now: a run that ends before its checkpoint is whole can still be resumed.
     saver.finish()
     return folder
-
-
-def load_teacher(config: TrainConfig, labels: list[str], rate: int, device: torch.device) -> Recognizer | None:
-    """The recipe's teacher, if it has one.
-
-    Raises
-    ------
-    SettingsError
-        If it knows other classes or hears another sample rate.
-    """
-    if config.teacher is None:
-        return None
-    teacher = load_recognizer(config.teacher.checkpoint, device)
-    if list(teacher.labels) != labels or teacher.sample_rate != rate:
-        raise SettingsError(
-            f"The teacher knows other classes than the data set, or does not hear {rate} Hz.",
-            "Choose a teacher with the same classes and sample rate.",
-        )
-    return teacher
 
 
 def run_stages(

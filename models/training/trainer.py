@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,6 +166,31 @@ def prepare_training(config: TrainConfig) -> Preparation:
     return Preparation(examples, clips, validation, frontend, network)
 
 
+def load_teacher(
+    config: TrainConfig, labels: Sequence[str], sample_rate: int, device: torch.device
+) -> Recognizer | None:
+    """The recipe's teacher, if it has one; it hears what the student hears.
+
+    Raises
+    ------
+    SettingsError
+        If it knows other classes or hears another sample rate.
+    """
+    if config.teacher is None:
+        return None
+    teacher = load_recognizer(config.teacher.checkpoint, device)
+    if list(teacher.labels) != list(labels):
+        raise SettingsError(
+            "The teacher knows other classes than the data set.", "Choose a teacher with the same ones."
+        )
+    if teacher.sample_rate != sample_rate:
+        raise SettingsError(
+            f"The teacher hears {teacher.sample_rate} Hz, the recipe's front end {sample_rate} Hz.",
+            "Choose a teacher of the same sample rate.",
+        )
+    return teacher
+
+
 def begin(config: TrainConfig) -> Accelerator:
     """Seeds all random numbers, and finds out about devices and the other processes that share the work.
 
@@ -221,16 +246,7 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
     device, main = accelerator.device, accelerator.is_main_process
     prepared = prepare_training(config)
     examples, network, frontend = prepared.examples, prepared.network, prepared.frontend.to(device)
-    teacher = load_recognizer(config.teacher.checkpoint, device) if config.teacher else None
-    if teacher is not None and list(teacher.labels) != list(examples.labels):
-        raise SettingsError(
-            "The teacher knows other classes than the data set.", "Choose a teacher with the same ones."
-        )
-    if teacher is not None and teacher.sample_rate != frontend.sample_rate:
-        raise SettingsError(
-            f"The teacher hears {teacher.sample_rate} Hz, the recipe's front end {frontend.sample_rate} Hz.",
-            "Choose a teacher of the same sample rate.",
-        )
+    teacher = load_teacher(config, examples.labels, frontend.sample_rate, device)
     parent = teacher.card.content_hash if teacher else None
     card = make_card(config, prepared, parent, accelerator.num_processes) if main else None
     loop = StandardLoop(config, network, frontend, prepared.clips, prepared.validation, teacher, accelerator)

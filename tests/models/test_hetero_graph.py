@@ -159,7 +159,7 @@ def test_edge_importance_is_the_slope_of_the_logit() -> None:
     with torch.no_grad():
         nodes = network.encode_audio(sound), network.encode_frames(picture)
         factors = {i: {n: f.detach().double() for n, f in layer.items()}
-                   for i, layer in network.unit_factors(network.reason(*nodes)).items()}  # fmt: skip
+                   for i, layer in network.reason(*nodes).unit_factors().items()}  # fmt: skip
         step = 1e-4
         for index, layer, name in ((3, 0, "audio-audio"), (2, 1, "video-video"), (5, 1, "video-audio")):
             edges = graph.relation(name)[0]

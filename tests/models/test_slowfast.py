@@ -12,10 +12,10 @@ import torch
 from models.card import Card
 from models.checkpoint import fill_network, load_recognizer, save_checkpoint
 from models.errors import CheckpointError, SettingsError
-from models.families.slowfast import SlowFast, SlowFastConfig
+from models.families.slowfast import SlowFast
 from models.frontends import build_frontend
 from models.layers.slowfast_blocks import slow_index
-from models.layers.slowfast_settings import frontend_from_settings, hints_from_settings
+from models.layers.slowfast_settings import SlowFastConfig, frontend_from_settings, hints_from_settings
 from models.recognizer import Recognizer
 from models.stream_evidence import decompose
 from models.training.multiview import score_views

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from models.errors import DataError, SettingsError
-from models.families.slowfast import SlowFast, SlowFastConfig
+from models.families.slowfast import SlowFast
+from models.layers.slowfast_settings import SlowFastConfig
 from models.training.label_embeddings import (
     LabelEmbeddingLoss,
     label_vectors,

@@ -18,8 +18,9 @@ from models.data import Example, ExampleSet
 from models.errors import CheckpointError, DataError, SettingsError
 from models.families.linear import Linear, LinearConfig
 from models.families.play_it_back import PlayItBack
-from models.families.slowfast import SlowFast, SlowFastConfig
+from models.families.slowfast import SlowFast
 from models.frontends import build_frontend
+from models.layers.slowfast_settings import SlowFastConfig
 from models.training.augmentations import AUGMENTATIONS
 from models.training.clips import Batch, Draw, TrainingClips, collate, picture_reader
 from models.training.config import AugmentConfig, OptimizerConfig, ScheduleConfig, TrainConfig

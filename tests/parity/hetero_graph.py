@@ -137,7 +137,7 @@ def end_to_end(case: Case) -> Outputs:
         video.requires_grad_()
         with torch.no_grad():
             sound = network.encode_audio(audio.mean(dim=1).unsqueeze(2))
-            factors = network.unit_factors(network.reason(sound, network.encode_video(video)))
+            factors = network.reason(sound, network.encode_video(video)).unit_factors()
     with torch.set_grad_enabled(wanted):
         sound = network.encode_audio(audio.mean(dim=1).unsqueeze(2))
         picture = network.encode_video(video)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import fill_network
-from models.families.slowfast import SlowFast, SlowFastConfig
-from models.layers.slowfast_settings import hints_from_options
+from models.families.slowfast import SlowFast
+from models.layers.slowfast_settings import SlowFastConfig, hints_from_options
 from models.training.heads import heads_cross_entropy
 from models.training.label_embeddings import LabelEmbeddingLoss
 from models.training.sgd import build_sgd, freeze_batch_norm

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from models.families.slowfast import SlowFast, SlowFastConfig
-from models.layers.slowfast_settings import hints_from_options, settings_from_shapes
+from models.families.slowfast import SlowFast
+from models.layers.slowfast_settings import SlowFastConfig, hints_from_options, settings_from_shapes
 from tests.parity.__main__ import run_case
 from tests.parity.cases import Case, load_case
 from tests.parity.fill import fill_state_dict
