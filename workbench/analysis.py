@@ -24,6 +24,7 @@ from saliency.attribution import Attribution, attribute
 from saliency.cells import cells_of
 from saliency.reconstruction import KeepSettings, SalientAudio, keep, salient_audio
 from workbench import __version__
+from workbench.checks import Checks, check
 from workbench.plain import pack, unpack
 
 if TYPE_CHECKING:
@@ -89,25 +90,6 @@ class ModelInfo:
     task: str
     sample_rate: int
     frame_seconds: float
-
-
-@dataclass(frozen=True)
-class Checks:
-    """The model's own score for the class when it hears only a part of the clip.
-
-    Attributes
-    ----------
-    whole, kept, removed
-        Score of the clip, of what is kept, of what is left; of the explained part where a long clip was not explained as
-        a whole, because the rest would hide any difference.
-    control
-        Mean score of what is left when an equally large part *elsewhere in time* is removed instead.
-    """
-
-    whole: float
-    kept: float
-    removed: float
-    control: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +318,8 @@ def analyze_with_sound(
     if partial is not None:
         partial(analysis, sound)
     tell("Checking", 0.0)
-    analysis = dataclasses.replace(analysis, checks=check(clip, recognizer, analysis, sound, tell))
+    checks = check(clip, recognizer, prediction, attribution, mask, sound, lambda share: tell("Checking", share))
+    analysis = dataclasses.replace(analysis, checks=checks)
     return with_views(clip, recognizer, analysis, tell), sound
 
 
@@ -372,38 +355,6 @@ VIEWS: dict[View, Callable[[Recognizer, Clip, str, Progress], Any]] = {"listenin
 def own_views(offered: Collection[str]) -> tuple[View, ...]:
     """What belongs to every analysis of a model that offers this (see `models.registry.VIEWS`)."""
     return (*(("listening",) if "playback" in offered else ()), *(("graph",) if "graph" in offered else ()))
-
-
-def check(clip: Clip, recognizer: Recognizer, analysis: Analysis, sound: SalientAudio, tell: Progress) -> Checks:
-    """Let the model hear the kept part, the rest, and the clip without an equally large part elsewhere."""
-    index = recognizer.target_index(analysis.target)
-    assert analysis.mask is not None and analysis.attribution is not None
-    times = analysis.attribution.times
-    start, end = analysis.attribution.explained
-    whole_clip = end - start >= 0.98 * clip.duration
-    first, last = (0, clip.n_samples) if whole_clip else (int(start * clip.sample_rate), int(end * clip.sample_rate))
-    done = 0
-
-    def heard(waveform: np.ndarray) -> float:
-        nonlocal done
-        part = Clip.from_array(waveform[:, first:last], clip.sample_rate).at(recognizer.sample_rate)
-        seen = clip.video if whole_clip or clip.video is None else clip.video.excerpt(start, end)
-        before, done = done, done + 1
-
-        def advance(now: int, total: int) -> None:
-            tell("Checking", (before + now / total) / 6)
-
-        return float(predict(recognizer, part, video=seen, progress=advance).scores[index])
-
-    explained = (times >= start) & (times <= end)
-    frames = np.flatnonzero(explained if explained.any() else times >= 0)
-    controls = []
-    for share in (0.25, 0.5, 0.75):
-        moved = np.zeros_like(analysis.mask)
-        moved[frames] = np.roll(analysis.mask[frames], round(share * len(frames)), axis=0)
-        controls.append(heard(salient_audio(clip, moved, times, recognizer.frontend).removed))
-    whole = float(analysis.prediction.scores[index]) if whole_clip else heard(clip.waveform)
-    return Checks(whole, heard(sound.kept), heard(sound.removed), float(np.mean(controls)))
 
 
 def sound_of(clip: Clip, recognizer: Recognizer, analysis: Analysis) -> SalientAudio:

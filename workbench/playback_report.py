@@ -7,27 +7,27 @@ import html
 from models.clip import Clip
 from saliency.listening import Listening
 from saliency.playback import PlaybackExplanation
-from workbench.figures import data_url
 from workbench.labels import spoken
 from workbench.playback_view import cautions, change_figure_html, clip_player, headline, in_words, through_player
-from workbench.report_page import embedded_player, report_page
+from workbench.report_page import Media, embedded, report_page
 from workbench.verdict import percent
 
 
-def playback_section(clip: Clip, listening: Listening) -> str:
-    """HTML of the section; the page around it holds the player's script and style (`standalone_assets`)."""
+def playback_section(clip: Clip, listening: Listening, media: Media) -> str:
+    """HTML of the section; the page around it holds `media`, and the player's script and style (`standalone_assets`)."""
     escape = html.escape
     title = "Listening again" if listening.playback is not None else "Over time"
     parts = [f"<h2>{title}</h2>", f"<p>{escape(headline(listening))}</p>"]
     parts += [f'<p class="muted">{escape(said)}</p>' for said in _others(listening)]
-    parts.append(embedded_player("over-time-player", clip_player(clip, listening, data_url)))
+    parts.append(embedded("player", "over-time-player", clip_player(clip, listening, media.put)))
     if listening.playback is not None:
         parts.append("<h3>Probability after each pass, and of all passes together</h3>")
         parts.append(f"<div class='card'>{change_figure_html(listening.playback)}</div>")
-        through = through_player(clip, listening, data_url)
+        through = through_player(clip, listening, media.put)
         assert through is not None
         parts.append(
-            "<h3>Listen through: the clip, then what was replayed</h3>" + embedded_player("through-player", through[0])
+            "<h3>Listen through: the clip, then what was replayed</h3>"
+            + embedded("player", "through-player", through[0])
         )
         parts.append(_table(listening.playback))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in cautions(listening)]
@@ -61,7 +61,8 @@ def _table(playback: PlaybackExplanation) -> str:
 
 def listening_report(clip: Clip, listening: Listening, model: str) -> str:
     """A report of its own, for the command line: one HTML file that plays offline."""
+    media = Media()
     body = f"""<p class="muted">Earwitness: {html.escape(clip.name)}, heard by {html.escape(model)}</p>
 <h1>{html.escape(spoken(listening.target))}: {percent(listening.probability)}</h1>
-{playback_section(clip, listening)}"""
-    return report_page(f"{spoken(listening.target)} in {clip.name}", body)
+{playback_section(clip, listening, media)}"""
+    return report_page(f"{spoken(listening.target)} in {clip.name}", body, media)

@@ -9,18 +9,19 @@ from models.clip import Clip
 from saliency.methods import METHODS
 from saliency.reconstruction import SalientAudio
 from workbench.analysis import Analysis
-from workbench.figures import data_url, player_data
+from workbench.figures import player_data
 from workbench.graph_view.report import graph_section
 from workbench.labels import spoken
 from workbench.playback_report import playback_section
-from workbench.report_page import bars, embedded_player, report_page, table
+from workbench.report_page import Media, bars, embedded, report_page, table
 from workbench.verdict import part_in_words, percent, trust, verdict, without_it
 
 
 def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     """The report as HTML text; names and labels are escaped."""
     escape = html.escape
-    data = player_data(clip, analysis, sound, data_url)
+    media = Media()
+    data = player_data(clip, analysis, sound, media.put)
     target_score = analysis.prediction.scores[analysis.prediction.labels.index(analysis.target)]
     method = METHODS[analysis.attribution.method] if analysis.attribution else None
     facts = [
@@ -39,15 +40,15 @@ def report_html(clip: Clip, analysis: Analysis, sound: SalientAudio) -> str:
     notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in remarks)
     views = ""
     if analysis.listening is not None:
-        views += playback_section(clip, analysis.listening)
+        views += playback_section(clip, analysis.listening, media)
     if analysis.graph is not None:
-        views += graph_section(analysis.graph, clip)
+        views += graph_section(analysis.graph, clip, media)
     body = f"""<p class="muted">Earwitness report: {escape(analysis.clip.name)}</p>
 <h1>{escape(spoken(analysis.target))}: {percent(target_score)}</h1>
 <p>{escape(said)}</p>{notes}
-{embedded_player("player", data)}
+{embedded("player", "player", data)}
 {views}
 <h2>What the model says</h2>{bars(analysis.prediction.ranking(), analysis.target)}
 <h2>Can I trust this?</h2><div class="card">{sentences}</div>
 <h2>How it was made</h2>{table(facts)}"""
-    return report_page(f"{spoken(analysis.target)} in {analysis.clip.name}", body)
+    return report_page(f"{spoken(analysis.target)} in {analysis.clip.name}", body, media)

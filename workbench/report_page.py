@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Iterable
+from typing import Literal
 
+from workbench.figures import data_url
+from workbench.graph_view.data import GraphViewData
 from workbench.labels import spoken
 from workbench.player import PlayerData, standalone_assets
 from workbench.verdict import percent
@@ -37,8 +41,28 @@ h1, p { overflow-wrap: anywhere; } @media (max-width: 600px) { td { display: blo
 """
 
 
-def report_page(title: str, body: str, *, player: bool = True) -> str:
-    """The whole file; `body` is HTML, and may use `embedded_player` where there is a `player`."""
+class Media:
+    """Sounds and pictures of a page; each is in it once, however many of its parts show it."""
+
+    def __init__(self) -> None:
+        self._urls: dict[str, str] = {}
+
+    def put(self, data: bytes, mime: str) -> str:
+        """A name for the data, in whose place `embedded` puts its URL when the page is opened."""
+        name = f"media:{mime}:{hashlib.sha256(data).hexdigest()}"
+        self._urls.setdefault(name, data_url(data, mime))
+        return name
+
+    def script(self) -> str:
+        """Defines ``withMedia(data)``, a copy of data with URLs for names."""
+        return (
+            f"const MEDIA = new Map(Object.entries({_in_script(self._urls)}));\n"
+            "const withMedia = data => JSON.parse(JSON.stringify(data), (key, value) => MEDIA.get(value) ?? value);"
+        )
+
+
+def report_page(title: str, body: str, media: Media, *, player: bool = True) -> str:
+    """The whole file; `body` is HTML, and may have a player `embedded` where there is a `player`."""
     script, style = standalone_assets() if player else ("", "")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -48,22 +72,23 @@ def report_page(title: str, body: str, *, player: bool = True) -> str:
 <body><main>
 {body}
 </main>
+<script>{media.script()}</script>
 {f"<script>{script}</script>" if player else ""}
 </body></html>
 """
 
 
-def embedded(data: object) -> str:
+def _in_script(data: object) -> str:
     """Data as JSON inside a script element, which "</" or "<!--" in a label would end."""
     return json.dumps(data).replace("<", "\\u003c")
 
 
-def embedded_player(name: str, data: PlayerData) -> str:
-    """A player with an id of its own; the script of the page may come later."""
+def embedded(component: Literal["player", "graph"], name: str, data: PlayerData | GraphViewData) -> str:
+    """A player or graph with an id of its own, whose URLs are names of `Media`; the page's scripts may come later."""
     return (
-        f'<div class="card stage"><div id="{name}" class="earwitness-player"></div></div>\n'
-        f'<script>addEventListener("DOMContentLoaded", () => EarwitnessPlayer.create(document.getElementById("{name}"), '
-        f"{embedded(data.as_json())}));</script>"
+        f'<div class="card stage"><div id="{name}" class="earwitness-{component}"></div></div>\n'
+        f'<script>addEventListener("DOMContentLoaded", () => Earwitness{component.title()}.create('
+        f'document.getElementById("{name}"), withMedia({_in_script(data.as_json())})));</script>'
     )
 
 

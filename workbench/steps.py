@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -236,6 +236,17 @@ def status_line(job: Job) -> None:
         f'<div class="ew-status ew-muted"><span class="ew-track"><span class="ew-done" style="display:block;width:'
         f'{100 * job.share:.0f}%"></span></span>{ui.escaped(job.stage or "Waiting")} {100 * job.share:.0f} %{wait}</div>'
     )
+
+
+@contextlib.contextmanager
+def result_place(old: bool) -> Iterator[None]:
+    """The place of a result, dimmed while it holds the old one.
+
+    Both have one place: in another one the browser would build the player anew, which stops its sound and is a jump.
+    """
+    with st.container(key="shown"):
+        st.html(f'<div class="ew-place{" ew-old" if old else ""}"></div>')
+        yield
 
 
 def clip_is_own() -> bool:

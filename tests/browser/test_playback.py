@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +12,11 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from models.checkpoint import load_recognizer
 from models.clip import open_clip
 from saliency.listening import Listening, listen
-from tests.browser.conftest import ROOT, free_port
+from tests.browser.conftest import PATIENCE, ROOT, fits_its_width, rests, serving, steady_box, visiting
 from tests.workbench.playback_models import NAME, write_checkpoint
 from workbench.playback_report import listening_report
 
 CLIP = ROOT / "assets" / "clips" / "dog_garden.flac"
-PATIENCE = 240_000  # ms; a cold server on a busy machine loads its libraries first
 
 # Notes what is given to the loudspeaker: place in the sound and length, of every source that is started.
 WATCH = """
@@ -57,23 +51,11 @@ def report(chromium: Browser, listening: Listening, tmp_path: Path) -> Iterator[
     """The report, opened from disk."""
     path = tmp_path / "report.html"
     path.write_text(listening_report(open_clip(CLIP), listening, "Tiny"), encoding="utf-8")
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    failures: list[str] = []
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.add_init_script(WATCH)
-    page.goto(path.as_uri())
-    expect(page.locator("#over-time-player")).to_have_attribute("data-ready", "true", timeout=PATIENCE)
-    expect(page.locator("#through-player")).to_have_attribute("data-ready", "true", timeout=PATIENCE)
-    yield page
-    context.close()
-    assert not failures, failures
-
-
-def box_of(locator: Locator) -> dict[str, float]:
-    box = locator.bounding_box()
-    assert box is not None
-    return dict(box)
+    with visiting(chromium, ["file:"], WATCH) as page:
+        page.goto(path.as_uri())
+        for name in ("over-time-player", "through-player"):
+            expect(page.locator(f"#{name}")).to_have_attribute("data-ready", "true", timeout=PATIENCE)
+        yield page
 
 
 def played(page: Page, count: int = 1) -> dict[str, Any]:
@@ -84,15 +66,15 @@ def played(page: Page, count: int = 1) -> dict[str, Any]:
 
 def check_axis(root: Locator, duration: float, spans: list[list[float]], lane: int) -> None:
     """All plots have the same edges, and the segments of a lane lie where their times are."""
-    picture = box_of(root.locator(".ew-plot-spectrogram"))
+    picture = steady_box(root.locator(".ew-plot-spectrogram"))
     for plot in root.locator(".ew-plot-lane, .ew-plot-axis, .ew-plot-waveform").all():
-        found = box_of(plot)
+        found = steady_box(plot)
         assert found["x"] == pytest.approx(picture["x"], abs=0.5)
         assert found["width"] == pytest.approx(picture["width"], abs=0.5)
     buttons = root.locator(f'[data-lane="{lane}"] .ew-segment')
     expect(buttons).to_have_count(len(spans))
     for number, (start, end) in enumerate(spans):
-        found = box_of(buttons.nth(number))
+        found = steady_box(buttons.nth(number))
         assert found["x"] == pytest.approx(picture["x"] + picture["width"] * start / duration, abs=1)
         assert found["width"] == pytest.approx(max(10, picture["width"] * (end - start) / duration), abs=1)
 
@@ -100,23 +82,23 @@ def check_axis(root: Locator, duration: float, spans: list[list[float]], lane: i
 def test_lanes_and_playhead_share_the_time_axis(report: Page, listening: Listening) -> None:
     assert listening.playback is not None
     root = report.locator("#over-time-player")
-    assert root.locator(".ew-lane").count() == 4
+    expect(root.locator(".ew-lane")).to_have_count(4)
     for number, one in enumerate(listening.playback.passes):
         check_axis(root, 5.0, one.selected.tolist(), number)
     # A click on a lane seeks, as one on the spectrogram does.
     plot = root.locator(".ew-plot-lane").nth(1)
-    width = box_of(plot)["width"]
+    width = steady_box(plot)["width"]
     plot.click(position={"x": width / 2, "y": 20})
     assert float(root.get_attribute("data-current-time") or 0) == pytest.approx(2.5, abs=0.02)
     # Zoomed in, segments go with the picture.
     root.get_by_role("button", name="Zoom in").click()
     start, end = (float(edge) for edge in (root.get_attribute("data-view") or "").split(","))
     assert end - start == pytest.approx(2.5, abs=0.01)
-    picture = box_of(root.locator(".ew-plot-spectrogram"))
+    picture = steady_box(root.locator(".ew-plot-spectrogram"))
     spans = [span for span in listening.playback.passes[0].selected.tolist() if start < span[0] and span[1] < end]
     visible = root.locator('[data-lane="0"] .ew-segment:visible')
     for number, span in enumerate(spans):
-        assert box_of(visible.nth(number))["width"] == pytest.approx(
+        assert steady_box(visible.nth(number))["width"] == pytest.approx(
             max(10, picture["width"] * (span[1] - span[0]) / (end - start)), abs=1
         )
 
@@ -140,7 +122,8 @@ def test_the_listen_through_and_its_chapters(report: Page, listening: Listening)
     root = report.locator("#through-player")
     chapters = root.locator(".ew-segment")
     expect(chapters).to_have_count(3)
-    assert not root.locator(".ew-zoom").is_visible() and not root.locator(".ew-tracks").is_visible()
+    expect(root.locator(".ew-zoom")).to_be_hidden()
+    expect(root.locator(".ew-tracks")).to_be_hidden()
     root.get_by_role("button", name="Listen through").click()
     expect(root).to_have_attribute("data-playing", "true")
     whole = played(report)
@@ -157,7 +140,7 @@ def test_the_listen_through_and_its_chapters(report: Page, listening: Listening)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_page(report: Page, width: int) -> None:
     report.set_viewport_size({"width": width, "height": 844})
-    assert report.evaluate("document.documentElement.scrollWidth") <= width
+    fits_its_width(report, width)
 
 
 # --- the page itself -------------------------------------------------------------------------------------------------
@@ -166,43 +149,22 @@ def test_nothing_is_wider_than_the_page(report: Page, width: int) -> None:
 @pytest.fixture(scope="module")
 def address(checkpoints: Path) -> Iterator[str]:
     """The workbench with the tiny model."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workbench.cli", "serve", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL,
-        env=os.environ | {"EARWITNESS_CHECKPOINTS": str(checkpoints)},
-    )  # fmt: skip
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/earwitness/health", timeout=1).read()
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with serving(EARWITNESS_CHECKPOINTS=str(checkpoints)) as address:
+        yield address
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)])
 def test_the_page(chromium: Browser, address: str, listening: Listening, size: tuple[int, int]) -> None:
-    context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
-    page = context.new_page()
-    failures: list[str] = []
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.add_init_script(WATCH)
-    page.goto(f"{address}/playback?clip=dog_garden&model={NAME}", timeout=PATIENCE)
-    expect(page.get_by_test_id("stDownloadButton")).to_have_count(4, timeout=PATIENCE)
-    expect(page.get_by_text("What each pass changed")).to_be_visible()
-    root = page.locator(".earwitness-player").first
-    expect(root).to_have_attribute("data-ready", "true", timeout=PATIENCE)
-    assert listening.playback is not None
-    spans = listening.playback.passes[0].selected.tolist()
-    check_axis(root, 5.0, spans, 0)
-    root.locator('[data-lane="0"] .ew-segment').first.click()
-    assert played(page)["from"] == pytest.approx(spans[0][0], abs=1e-3)
-    assert played(page)["length"] == pytest.approx(spans[0][1] - spans[0][0], abs=1e-3)
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    assert not failures, failures
-    context.close()
+    options = {"viewport": {"width": size[0], "height": size[1]}}
+    with visiting(chromium, [address], WATCH, **options) as page:
+        page.goto(f"{address}/playback?clip=dog_garden&model={NAME}")
+        rests(page, downloads=4)
+        expect(page.get_by_text("What each pass changed")).to_be_visible()
+        root = page.locator(".earwitness-player").first
+        assert listening.playback is not None
+        spans = listening.playback.passes[0].selected.tolist()
+        check_axis(root, 5.0, spans, 0)
+        root.locator('[data-lane="0"] .ew-segment').first.click()
+        assert played(page)["from"] == pytest.approx(spans[0][0], abs=1e-3)
+        assert played(page)["length"] == pytest.approx(spans[0][1] - spans[0][0], abs=1e-3)
+        fits_its_width(page, size[0])

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import ROOT, free_port
+from tests.browser.conftest import ROOT, fits_its_width, serving, visiting
 
 PATIENCE = 400_000  # ms; three trainings at once on a busy machine
 BASE = ROOT / "assets" / "checkpoints" / "resnet-esc10"
@@ -23,25 +17,9 @@ BASE = ROOT / "assets" / "checkpoints" / "resnet-esc10"
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with a data folder of its own; gives its address."""
-    port = free_port()
     home = tmp_path_factory.mktemp("home")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workbench.cli", "serve", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL,
-        env=os.environ | {"EARWITNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "EARWITNESS_JOBS": "3"},
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/earwitness/health", timeout=1).read()
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.2)
+    with serving(EARWITNESS_HOME=str(home), OMP_NUM_THREADS="1", EARWITNESS_JOBS="3") as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def settled(page: Page) -> None:
@@ -119,11 +97,7 @@ def test_three_tabs_teach_at_once(chromium: Browser, classroom: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_fits_a_phone(chromium: Browser, classroom: str, tmp_path: Path) -> None:
-    context = chromium.new_context(viewport={"width": 390, "height": 844})
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    fill_in(page, classroom)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390
-    context.close()
+def test_the_page_fits_a_phone(chromium: Browser, classroom: str) -> None:
+    with visiting(chromium, [classroom], viewport={"width": 390, "height": 844}) as page:
+        fill_in(page, classroom)
+        fits_its_width(page, 390)

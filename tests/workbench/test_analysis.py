@@ -146,7 +146,7 @@ def test_report_escapes_hostile_names_and_loads_nothing(model: Recognizer, dog: 
     page = report_html(clip, result, sound)
     assert "<img src=x" not in page and "&lt;img" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 3
     assert "default-src 'none'" in page
 
 

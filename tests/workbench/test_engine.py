@@ -99,9 +99,9 @@ def test_as_many_jobs_run_at_a_time_as_there_are_workers(pool: Engine) -> None:
 
 def test_cancelling_stops_at_the_next_progress_and_a_new_try_is_possible(pool: Engine) -> None:
     gate = Gate()
-    job = pool.submit("a", gate)
+    job = pool.submit("a", gate, visitor="ann")
     assert gate.begun.wait(LONG)
-    job.cancel()
+    pool.submit("b", lambda job: 1, visitor="ann")
     again = pool.submit("a", gate)  # somebody else wants it after all
     assert again is not job
     assert job.wait(LONG) and job.state == "cancelled" and job.result is None and job.error is None
@@ -112,8 +112,8 @@ def test_cancelling_stops_at_the_next_progress_and_a_new_try_is_possible(pool: E
 def test_a_job_cancelled_before_it_began_never_begins(pool: Engine) -> None:
     gates, ran = [Gate(), Gate()], []
     jobs = [pool.submit(str(n), gate) for n, gate in enumerate(gates)]
-    waiting = pool.submit("c", lambda job: ran.append(1))
-    waiting.cancel()
+    waiting = pool.submit("c", lambda job: ran.append(1), visitor="ann")
+    pool.submit("d", lambda job: 1, visitor="ann")
     for gate in gates:
         gate.open.set()
     assert waiting.wait(LONG) and waiting.state == "cancelled" and not ran
@@ -121,9 +121,9 @@ def test_a_job_cancelled_before_it_began_never_begins(pool: Engine) -> None:
 
 
 def test_cancelling_what_is_done_changes_nothing(pool: Engine) -> None:
-    job = pool.submit("a", lambda job: 1)
+    job = pool.submit("a", lambda job: 1, visitor="ann")
     result(job)
-    job.cancel()
+    result(pool.submit("b", lambda job: 1, visitor="ann"))
     assert job.state == "done" and pool.submit("a", lambda job: 2) is job
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.models.tiny_families import tiny_recognizer
+from tests.workbench import app_pages
+from tests.workbench.app_pages import settle, text
 from tests.workbench.graph_models import write_checkpoint
 from workbench.examples import open_example
 from workbench.graph_view.data import selection_of
 
-ROOT = Path(__file__).parents[2]
 FILM, SOUND = "video_rooster", "dog_garden"
 
 
@@ -33,30 +32,8 @@ def _with_graph(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.steps.example_tiles", lambda: None)
 
 
-def there(app: AppTest) -> bool:
-    return len(app.get("download_button")) > 0
-
-
-def settle(app: AppTest, until: Callable[[AppTest], bool] = there) -> AppTest:
-    """Run again, as the browser's polling does."""
-    for _ in range(100):
-        if app.exception or app.error or until(app):
-            break
-        time.sleep(0.1)
-        app.run()
-    return app
-
-
 def open_page(clip: str = FILM, model: str = "tiny-graph", **address: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=60)
-    app.switch_page("pages/event_graph.py")
-    for key, value in ({"clip": clip, "model": model} | address).items():
-        app.query_params[key] = value
-    return app.run()
-
-
-def text(app: AppTest) -> str:
-    return " ".join(e.proto.body for e in app.get("html")) + " ".join(m.value for m in [*app.markdown, *app.caption])
+    return app_pages.open_page("event_graph", clip=clip, model=model, **address)
 
 
 def test_a_video_is_explained() -> None:
@@ -72,7 +49,7 @@ def test_another_measure() -> None:
     app = settle(open_page())
     for measure in ("attention", "ablation"):
         app.selectbox(key="graph_measure").set_value(measure)
-        app = settle(app.run(), lambda a, m=measure: a.session_state["last_graph"][1].explanation.measure == m)
+        settle(app.run(), lambda m=measure: app.session_state["last_graph"][1].explanation.measure == m)
         assert not app.exception and not app.error
 
 
@@ -89,20 +66,20 @@ def test_leaving_out_shows_before_and_after_and_can_be_undone() -> None:
     app = settle(open_page())
     assert "→" not in app.button(key="bar_0").label
     app.session_state["graph_out"][1].append(((0, 1, 2, 3), (2,)))
-    app = settle(app.run(), lambda a: "→" in a.button(key="bar_0").label)
+    app = settle(app.run(), lambda: "→" in app.button(key="bar_0").label)
     assert not app.exception and not app.error
     before, after = re.findall(r"\*\*(.*?)\*\*", app.button(key="bar_0").label)
     assert before != after
     assert "Left out: the sound at" in text(app) and "the link from sound" in text(app)
     app.session_state["graph_out"][1].clear()
-    app = settle(app.run(), lambda a: "→" not in a.button(key="bar_0").label)
+    app = settle(app.run(), lambda: "→" not in app.button(key="bar_0").label)
     assert not app.exception and "→" not in app.button(key="bar_0").label
 
 
 def test_the_deletion_curve_comes_on_demand_and_joins_the_downloads() -> None:
     app = settle(open_page())
     app.button(key="check_graph").click()
-    app = settle(app.run(), lambda a: len(a.get("download_button")) == 5)
+    app = settle(app.run(), lambda: len(app.get("download_button")) == 5)
     assert not app.exception and not app.error
     assert "times that of random orders" in text(app) and len(app.get("plotly_chart")) == 1
 

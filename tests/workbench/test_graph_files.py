@@ -27,6 +27,7 @@ from workbench.graph_view.data import graph_view_data, window_spectrogram
 from workbench.graph_view.picture import graph_png
 from workbench.graph_view.report import graph_report, graph_section
 from workbench.graph_view.words import curve_in_words, linked, missing_in_words, shares, strongest
+from workbench.report_page import Media
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 
@@ -116,9 +117,9 @@ def test_the_report_holds_nothing_hostile(clip: Clip, graphs: dict[str, GraphExp
         name="m", title=HOSTILE, family="hetero_graph", config={}, frontend={}, labels=["a", "b"], task="single-label"
     )
     report = graph_report(clip, graph, curve, card)
-    assert HOSTILE not in report and report.count("</script>") == 2 and "Content-Security-Policy" in report
+    assert HOSTILE not in report and report.count("</script>") == 3 and "Content-Security-Policy" in report
     assert "Do the important links count?" in report and "Deletion curve" in report
-    assert "Do the important links count?" not in graph_section(graph, clip)
+    assert "Do the important links count?" not in graph_section(graph, clip, Media())
 
 
 def test_the_assets_can_stand_in_a_page() -> None:

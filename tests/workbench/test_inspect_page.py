@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-ROOT = Path(__file__).parents[2]
+from tests.workbench import app_pages
+from tests.workbench.app_pages import ROOT, settle, text, until
+
 CLIPS = ROOT / "assets" / "clips"
 
 
 def open_page(**address: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=60)
-    for key, value in address.items():
-        app.query_params[key] = value
-    return settle(app.run())
-
-
-def settle(app: AppTest) -> AppTest:
-    """Run again, as the browser's polling does, until the downloads are there or an error is shown."""
-    for _ in range(100):
-        if app.exception or app.error or len(app.get("download_button")) > 0:
-            break
-        time.sleep(0.2)
-        app.run()
-    return app
-
-
-def text(app: AppTest) -> str:
-    return " ".join(str(element.proto) for element in app.get("html")) + " ".join(m.value for m in app.markdown)
+    return settle(app_pages.open_page(**address))
 
 
 def test_opens_with_an_example_explained() -> None:
@@ -131,11 +115,6 @@ def test_a_bad_upload_is_explained_and_loses_nothing(name: str, data: bytes) -> 
     app = open_page()
     app.file_uploader[0].upload(name, data, "audio/wav")
     app.run()
-    for _ in range(20):
-        if app.error:
-            break
-        time.sleep(0.2)
-        app.run()
-    assert app.error and not app.exception
+    until(app, lambda: bool(app.error))
     assert app.query_params["clip"] == "dog_garden"
     assert "dog" in app.button(key="bar_0").label

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from models.checkpoint import load_recognizer
 from models.clip import Clip, open_clip
 from saliency.listening import Listening, listen
 from saliency.over_time import OverTime, borders
+from tests.workbench import app_pages
+from tests.workbench.app_pages import ROOT, settle, text
 from tests.workbench.playback_models import LABELS, NAME, write_checkpoint
 from workbench.figures import data_url
 from workbench.playback_picture import listening_png
@@ -37,8 +38,8 @@ from workbench.playback_view import (
     strongest,
     through_player,
 )
+from workbench.report_page import Media
 
-ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "assets" / "clips" / "dog_garden.flac"
 
 
@@ -65,26 +66,7 @@ def listening(checkpoints: Path, clip: Clip) -> Listening:
 
 
 def open_page(**address: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=60)
-    app.switch_page("pages/playback.py")
-    for key, value in address.items():
-        app.query_params[key] = value
-    return settle(app.run())
-
-
-def settle(app: AppTest) -> AppTest:
-    """Run again, as the browser's polling does, until the downloads are there or an error is shown."""
-    for _ in range(300):
-        if app.exception or app.error or len(app.get("download_button")) > 0:
-            break
-        time.sleep(0.2)
-        app.run()
-    return app
-
-
-def text(app: AppTest) -> str:
-    said = [str(element.proto) for element in app.get("html")] + [m.value for m in app.markdown]
-    return " ".join([*said, *(c.value for c in app.caption)])
+    return settle(app_pages.open_page("playback", **address))
 
 
 def test_a_model_that_listens_again(checkpoints: Path) -> None:
@@ -105,10 +87,9 @@ def test_a_model_that_hears_once_offers_one_that_listens_again(checkpoints: Path
     assert "is read out at" in said and "hears a clip once" in said
     assert "What each pass changed" not in said and len(app.get("download_button")) == 3
     app.button(key="listens_again").click()
-    settle(app.run())
-    assert app.selectbox(key="model").value == "play-it-back-esc10"  # a shipped one comes first
-    app = settle(app.run())
-    assert not app.exception and "What each pass changed" in text(app)
+    # The old result stays until the new one is there.
+    settle(app.run(), lambda: "What each pass changed" in text(app))
+    assert not app.error and app.selectbox(key="model").value == "play-it-back-esc10"  # a shipped one comes first
 
 
 def test_another_class(checkpoints: Path) -> None:
@@ -201,7 +182,7 @@ def test_the_report_plays_offline_and_holds_no_foreign_markup(clip: Clip, listen
     assert "<img" not in page and "<i>" not in page and "<b>rain" not in page
     assert page.count("EarwitnessPlayer.create(document") == 2
     assert not re.search(r'(?:src|href)="?https?:', page)
-    section = playback_section(clip, listening)
+    section = playback_section(clip, listening, Media())
     assert (
         headline(listening).split(":")[0] in section and "All passes" in section and "has not been measured" in section
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ from streamlit.testing.v1 import AppTest
 
 from models.clip import Clip
 from models.errors import SettingsError
+from tests.workbench import app_pages
+from tests.workbench.app_pages import text, until
 from workbench import reservoirs
 from workbench.examples import example_clips
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -68,18 +67,8 @@ def test_what_cannot_be_offered_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def open_page(part: str = "Simulation") -> AppTest:
-    app = AppTest.from_file(str(ROOT / "workbench" / "pages" / "reservoir.py"), default_timeout=60)
-    app.session_state["reservoir_part"] = part
-    for _ in range(40):
-        app.run()
-        if app.exception or len(app.get("plotly_chart")) >= 3 or part != "Simulation":
-            break
-        time.sleep(0.2)
-    return app
-
-
-def text(app: AppTest) -> str:
-    return " ".join(str(element.proto) for element in app.get("html"))
+    app = app_pages.open_page("reservoir", {"reservoir_part": part})
+    return until(app, lambda: part != "Simulation" or len(app.get("plotly_chart")) >= 3)
 
 
 def test_the_page_simulates() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from models.prediction import Prediction
 from saliency.attribution import Attribution
-from workbench.analysis import Analysis, AnalysisSettings, Checks, ClipInfo, ModelInfo
+from workbench.analysis import Analysis, AnalysisSettings, ClipInfo, ModelInfo
+from workbench.checks import Checks
 from workbench.verdict import part_in_words, region_in_words, spans_in_words, verdict, without_it
 
 

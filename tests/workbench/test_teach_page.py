@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,14 @@ from models.catalog import find_checkpoint
 from models.checkpoint import hash_weights, load_recognizer, save_checkpoint
 from models.clip import encode_wav
 from tests.conftest import make_recognizer
+from tests.workbench import app_pages
+from tests.workbench.app_pages import has, text, until
 from workbench.jobs import jobs
 from workbench.teaching.lessons import Lesson, LessonBook
 from workbench.teaching.taught import own_models
 
-ROOT = Path(__file__).parents[2]
 ME = "c" * 32
 HOSTILE = "<img src=x onerror=alert(1)> **b** [l](http://example.com)"
-LONG = 400.0  # seconds after which a test that hangs gives up
 
 
 @pytest.fixture
@@ -57,34 +56,7 @@ BELLS = (("bell",), ("bell",), ("bell",), ("buzz",), ("buzz",), ("buzz",))
 
 
 def open_page(page: str = "teach", **address: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "workbench" / "pages" / f"{page}.py"), default_timeout=60)
-    app.session_state["workspace"] = ME
-    for key, value in address.items():
-        app.query_params[key] = value
-    return app.run()
-
-
-def text(app: AppTest) -> str:
-    shown = [str(element.proto.body) for element in app.get("html")]
-    return " ".join(
-        [*shown, *(e.value for e in app.markdown), *(e.value for e in app.error), *(e.value for e in app.caption)]
-    )
-
-
-def until(app: AppTest, holds: Callable[[], bool]) -> AppTest:
-    """Run again, as the browser's polling does, until something holds."""
-    end = time.monotonic() + LONG
-    while not holds():
-        assert not app.exception, app.exception
-        assert time.monotonic() < end, text(app)[-3000:]
-        time.sleep(0.2)
-        app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def has(app: AppTest, key: str) -> bool:
-    return any(button.key == key for button in app.button)
+    return app_pages.open_page(page, {"workspace": ME}, **address)
 
 
 def can_start(app: AppTest) -> bool:

@@ -10,7 +10,8 @@ import pytest
 from models.prediction import Prediction
 from saliency.attribution import Attribution
 from saliency.reconstruction import KeepSettings
-from workbench.analysis import Analysis, AnalysisSettings, Checks, ClipInfo, ModelInfo
+from workbench.analysis import Analysis, AnalysisSettings, ClipInfo, ModelInfo
+from workbench.checks import Checks
 from workbench.verdict import clearly_lower, hertz, kept_band, kept_spans, percent, spans_in_words, trust, verdict
 
 STEP = 0.01  # seconds a frame

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,12 +77,9 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _once(engine: Engine, key: str, work: Work) -> Job:
+def once(engine: Engine, key: str, work: Work, visitor: str | None = None) -> Job:
     """The job with this key, even if it failed a moment ago: a page that looks again and again must come to rest."""
-    found = engine.find(key)
-    if found is not None and found.state == "failed" and time.monotonic() - found.started < RETRY_AFTER:
-        return found
-    return engine.submit(key, work)
+    return engine.submit(key, work, visitor=visitor, retry_after=RETRY_AFTER)
 
 
 def submit_open(engine: Engine, data: bytes, name: str, limits: MediaLimits | None = None) -> Job:
@@ -99,10 +95,12 @@ def submit_thumbnail(engine: Engine, example_id: str) -> Job:
     return engine.submit(digest("thumbnail", example_id), lambda job: thumbnail(example_id))
 
 
-def submit_analysis(engine: Engine, clip: Clip, model: str, settings: AnalysisSettings, scale: Scale) -> Job:
-    """Analyse a clip; the result and the partial results are `Shown`."""
+def submit_analysis(
+    engine: Engine, clip: Clip, model: str, settings: AnalysisSettings, scale: Scale, visitor: str | None = None
+) -> Job:
+    """Analyse a clip for a visitor (see `Engine.submit`); the result and the partial results are `Shown`."""
     key = digest("analysis", clip.content_hash, clip.name, model, settings.model_dump(mode="json"), scale)
-    return _once(engine, key, lambda job: _analyze(engine, job, clip, model, settings, scale))
+    return once(engine, key, lambda job: _analyze(engine, job, clip, model, settings, scale), visitor)
 
 
 def _analyze(engine: Engine, job: Job, clip: Clip, model: str, settings: AnalysisSettings, scale: Scale) -> Shown:
@@ -150,7 +148,7 @@ def submit_downloads(engine: Engine, clip: Clip, shown: Shown) -> Job:
     """Make the files of an analysis; the result is a list of `Download`."""
     analysis = shown.analysis
     key = digest("downloads", clip.content_hash, clip.name, analysis.summary())
-    return _once(engine, key, lambda job: _downloads(job, clip, shown))
+    return once(engine, key, lambda job: _downloads(job, clip, shown))
 
 
 def _downloads(job: Job, clip: Clip, shown: Shown) -> list[Download]:

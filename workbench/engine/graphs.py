@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from models.clip import Clip
 from workbench.blobs import STORE
-from workbench.engine.analyses import Download, Memory, _once, digest, safe_stem
+from workbench.engine.analyses import Download, Memory, digest, once, safe_stem
 from workbench.engine.pool import Engine, Job
 
 if TYPE_CHECKING:
@@ -39,11 +39,17 @@ _encoded = Memory(24)
 
 
 def submit_graph(
-    engine: Engine, clip: Clip, model: str, target: str | None, measure: str, window: int | None = None
+    engine: Engine,
+    clip: Clip,
+    model: str,
+    target: str | None,
+    measure: str,
+    window: int | None = None,
+    visitor: str | None = None,
 ) -> Job:
-    """Explain a clip by its event graph; the result is a `GraphShown`."""
+    """Explain a clip by its event graph for a visitor (see `Engine.submit`); the result is a `GraphShown`."""
     key = digest("graph", clip.content_hash, clip.name, model, target, measure, window)
-    return _once(engine, key, lambda job: _explain(engine, job, key, clip, model, target, measure, window))
+    return once(engine, key, lambda job: _explain(engine, job, key, clip, model, target, measure, window), visitor)
 
 
 def _explain(
@@ -77,7 +83,7 @@ def submit_what_if(
 
         return what_if(engine.recognizer(model), shown.explanation, without_nodes, without_edges)
 
-    return _once(engine, digest("what if", shown.key, sorted(without_nodes), sorted(without_edges)), work)
+    return once(engine, digest("what if", shown.key, sorted(without_nodes), sorted(without_edges)), work)
 
 
 def submit_deletion(engine: Engine, model: str, shown: GraphShown) -> Job:
@@ -88,7 +94,7 @@ def submit_deletion(engine: Engine, model: str, shown: GraphShown) -> Job:
 
         return deletion_curve(engine.recognizer(model), shown.explanation, progress=job.progress)
 
-    return _once(engine, digest("deletion", shown.key), work)
+    return once(engine, digest("deletion", shown.key), work)
 
 
 def submit_graph_downloads(engine: Engine, clip: Clip, shown: GraphShown, curve: DeletionCurve | None) -> Job:
@@ -114,4 +120,4 @@ def submit_graph_downloads(engine: Engine, clip: Clip, shown: GraphShown, curve:
             )
         return files
 
-    return _once(engine, digest("graph downloads", shown.key, clip.name, curve is not None), work)
+    return once(engine, digest("graph downloads", shown.key, clip.name, curve is not None), work)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from models.clip import Clip
 from workbench.blobs import STORE
-from workbench.engine.analyses import Download, _once, digest, safe_stem
+from workbench.engine.analyses import Download, digest, once, safe_stem
 from workbench.engine.pool import Engine, Job
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class ShownListening:
     downloads: tuple[Download, ...] = ()
 
 
-def submit_listening(engine: Engine, clip: Clip, model: str, target: str | None) -> Job:
-    """All that a model shows over time; the result and the partial results are `ShownListening`."""
+def submit_listening(engine: Engine, clip: Clip, model: str, target: str | None, visitor: str | None = None) -> Job:
+    """All that a model shows over time, for a visitor (see `Engine.submit`); results are `ShownListening`."""
     key = digest("listening", clip.content_hash, clip.name, model, target)
-    return _once(engine, key, lambda job: _listen(engine, job, clip, model, target))
+    return once(engine, key, lambda job: _listen(engine, job, clip, model, target), visitor)
 
 
 def _listen(engine: Engine, job: Job, clip: Clip, model: str, target: str | None) -> ShownListening:

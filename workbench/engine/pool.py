@@ -1,7 +1,8 @@
 """A pool of workers for analyses.
 
 A page's script must not compute: one script thread serves a visitor, and Streamlit's fragments wait for it. So a page submits
-a job, draws what is there, and looks again a moment later. Equal jobs of different visitors are computed once.
+a job, draws what is there, and looks again a moment later. Equal jobs of different visitors are computed once, and end early
+only when none of them waits any more.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Job:
     started: float = 0.0
     weight: int = 0
     told: float = 0.0
+    _kept: bool = False  # somebody wants it who cannot be seen to leave
     _cancel: threading.Event = field(default_factory=threading.Event)
     _finished: threading.Event = field(default_factory=threading.Event)
 
@@ -72,17 +74,13 @@ class Job:
         return max(0.0, (self.told - self.started) * (1 - self.share) / self.share - since)
 
     def progress(self, stage: str, share: float) -> None:
-        """To be called by the work; raises `CancelledError` when the job was cancelled."""
+        """To be called by the work; raises `CancelledError` when nobody waits for the job any more."""
         if self._cancel.is_set():
             raise CancelledError
         self.told = time.monotonic()
         if stage != self.stage:
             self.started = self.told
         self.stage, self.share = stage, share
-
-    def cancel(self) -> None:
-        """Ask it to stop at its next progress call."""
-        self._cancel.set()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has ended; False if the time ran out first."""
@@ -117,21 +115,41 @@ class Engine:
         self._loading = threading.Lock()
         self._local = threading.local()
 
-    def submit(self, key: str, work: Work) -> Job:
-        """The job with this key: the one there is, unless it failed or was cancelled, else a new one."""
+    def submit(self, key: str, work: Work, *, visitor: str | None = None, retry_after: float = 0.0) -> Job:
+        """The job with this key: the one there is, unless it failed or was cancelled, else a new one.
+
+        Parameters
+        ----------
+        visitor
+            Who waits for it, and from now on for nothing else: what this visitor waited for before is cancelled if nobody
+            else wants it, or every choice that is changed while its result is computed would hold a worker for nothing.
+            None: somebody whose leaving is not told; the job is never cancelled then.
+        retry_after
+            Seconds for which a failed job is returned as it is.
+        """
         with self._lock:
             job = self._jobs.get(key)
-            usable = job is not None and (
-                job.state == "done" or (job.state in ("waiting", "running") and not job._cancel.is_set())
-            )
-            if job is not None and usable:
-                self._jobs.move_to_end(key)
-                return job
-            job = Job(key)
-            self._jobs[key] = job
-            self._forget()
-        self._pool.submit(self._run, job, work)
+            if job is None or not _usable(job, retry_after):
+                job = self._jobs[key] = Job(key)
+                self._pool.submit(self._run, job, work)
+                self._forget()
+            self._jobs.move_to_end(key)
+            if visitor is None:
+                job._kept = True
+            else:
+                self._follow(visitor, key)
         return job
+
+    def _follow(self, visitor: str, key: str) -> None:
+        before = self._followed.pop(visitor, key)
+        self._followed[visitor] = key
+        while len(self._followed) > FOLLOWERS:
+            _, forgotten = self._followed.popitem(last=False)
+            if forgotten in self._jobs:
+                self._jobs[forgotten]._kept = True
+        left = self._jobs.get(before)
+        if left is not None and not left.finished and not left._kept and before not in self._followed.values():
+            left._cancel.set()
 
     def _forget(self) -> None:
         """Let the oldest finished results go until the limits hold; the newest one always stays."""
@@ -142,20 +160,6 @@ class Engine:
                 break
             del self._jobs[key]
             held -= job.weight
-
-    def follow(self, visitor: str, job: Job) -> None:
-        """Note that a visitor waits for this job now; what was waited for before is cancelled if nobody else does.
-
-        Otherwise every choice that is changed while its result is computed would hold a worker for nothing.
-        """
-        with self._lock:
-            before = self._followed.pop(visitor, job.key)
-            self._followed[visitor] = job.key
-            while len(self._followed) > FOLLOWERS:
-                self._followed.popitem(last=False)
-            left = self._jobs.get(before) if before not in self._followed.values() else None
-        if left is not None and not left.finished:
-            left.cancel()
 
     def find(self, key: str) -> Job | None:
         """The job with this key, if it is still remembered."""
@@ -215,6 +219,13 @@ class Engine:
                 self._loaded[stamp] = load_recognizer(name)
                 settle_memory()
             return _used(self._loaded, stamp)
+
+
+def _usable(job: Job, retry_after: float) -> bool:
+    """Whether a job that is there answers a new wish for the same."""
+    if job.state == "failed":
+        return time.monotonic() - job.started < retry_after
+    return job.state == "done" or (job.state != "cancelled" and not job._cancel.is_set())
 
 
 def _used(models: OrderedDict[str, Any], stamp: str) -> Any:

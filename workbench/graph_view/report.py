@@ -8,12 +8,11 @@ from models.card import Card
 from models.clip import Clip
 from saliency.graph import MEASURES, GraphExplanation
 from saliency.graph_ablation import DeletionCurve
-from workbench.figures import data_url
 from workbench.graph_view import standalone_assets
 from workbench.graph_view.data import graph_view_data
 from workbench.graph_view.words import curve_in_words, linked, missing_in_words, shares_in_words, window_in_words
 from workbench.labels import spoken
-from workbench.report_page import bars, embedded, report_page, table
+from workbench.report_page import Media, bars, embedded, report_page, table
 from workbench.verdict import percent
 
 PLOT = (640, 260)
@@ -53,14 +52,14 @@ def curve_svg(curve: DeletionCurve) -> str:
     )
 
 
-def graph_section(explanation: GraphExplanation, clip: Clip, curve: DeletionCurve | None = None) -> str:
+def graph_section(explanation: GraphExplanation, clip: Clip, media: Media, curve: DeletionCurve | None = None) -> str:
     """The event graph as a part of a report: script, style, graph and sentences; names and labels are escaped.
 
-    The page needs the content security policy of `workbench.report`, which lets nothing be loaded from outside.
+    The page around it holds `media`, and needs the content security policy of `report_page`, which lets nothing be
+    loaded from outside.
     """
     script, style = standalone_assets()
-    data = graph_view_data(clip, explanation, data_url, editable=False)
-    payload = embedded(data.as_json())
+    data = graph_view_data(clip, explanation, media.put, editable=False)
     silent = not clip.waveform.any()
     remarks = (shares_in_words(explanation), window_in_words(explanation), missing_in_words(explanation, silent))
     notes = "".join(f'<p class="muted">{html.escape(text)}</p>' for text in remarks if text)
@@ -71,14 +70,15 @@ def graph_section(explanation: GraphExplanation, clip: Clip, curve: DeletionCurv
     measure = MEASURES[explanation.measure]
     return (
         f"<style>{style}</style><h2>Event graph</h2><p>{html.escape(linked(explanation))}</p>{notes}"
-        '<div class="card stage"><div id="event-graph" class="earwitness-graph"></div></div>'
+        f"{embedded('graph', 'event-graph', data)}"
         f'<p class="muted">{html.escape(f"{measure.title}: {measure.summary}")}</p>{check}'
-        f'<script>{script}</script><script>EarwitnessGraph.create(document.getElementById("event-graph"), {payload});</script>'
+        f"<script>{script}</script>"
     )
 
 
 def graph_report(clip: Clip, explanation: GraphExplanation, curve: DeletionCurve | None, card: Card) -> str:
     """A whole report about an event graph alone, as HTML text that plays offline."""
+    media = Media()
     facts = [
         ("Clip", f"{clip.name}, {clip.duration:.2f} s, {clip.sample_rate} Hz"),
         ("Model", f"{card.title or card.name} ({card.name})"),
@@ -87,7 +87,7 @@ def graph_report(clip: Clip, explanation: GraphExplanation, curve: DeletionCurve
     ranking = sorted(zip(explanation.labels, explanation.scores.tolist(), strict=True), key=lambda pair: -pair[1])
     body = f"""<p class="muted">Earwitness report: {html.escape(clip.name)}</p>
 <h1>{html.escape(spoken(explanation.target))}: {percent(explanation.score)}</h1>
-{graph_section(explanation, clip, curve)}
+{graph_section(explanation, clip, media, curve)}
 <h2>What the model says</h2>{bars(ranking, explanation.target)}
 <h2>How it was made</h2>{table(facts)}"""
-    return report_page(f"{spoken(explanation.target)} in {clip.name}: event graph", body, player=False)
+    return report_page(f"{spoken(explanation.target)} in {clip.name}: event graph", body, media, player=False)

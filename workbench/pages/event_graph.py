@@ -33,6 +33,7 @@ from workbench.steps import (
     clip_is_own,
     forget_target,
     look_while,
+    result_place,
     show_page,
     status_line,
     target_step,
@@ -160,6 +161,7 @@ def bars(shown: GraphShown | None, after: Any) -> None:
         if shown is None:
             for index in range(BARS):
                 st.button("\u2007", key=f"bar_{index}", disabled=True, width="stretch")
+            st.html("<div class='ew-hint'>\u2007</div>")  # the height of the line that comes
             return
         explanation = shown.explanation
         order = sorted(range(len(explanation.labels)), key=lambda i: -float(explanation.scores[i]))[:BARS]
@@ -337,8 +339,7 @@ def results(clip: Clip, chosen: tuple[str | None, str] | None) -> None:
     held = st.session_state.get("graph_window")
     window = held[1] if held is not None and held[0] == window_owner() else None
     model = st.session_state.model
-    job = submit_graph(engine(), clip, model, target, measure, window)
-    engine().follow(visitor(), job)
+    job = submit_graph(engine(), clip, model, target, measure, window, visitor())
     job.wait(AT_ONCE)
     shown: GraphShown | None = job.result
     last = st.session_state.get("last_graph")
@@ -373,7 +374,7 @@ def results(clip: Clip, chosen: tuple[str | None, str] | None) -> None:
         ui.show_error(job.error)
     if visible is not None:
         choose_window(visible)
-        with st.container(key="clear" if shown is not None else "dimmed"):
+        with result_place(shown is None):
             graph_view(
                 visible.view.model_copy(update={"left_out": LeftOut(nodes=list(nodes), edges=list(edges))}), key="event_graph",
                 on_leave_out=lambda value: leave_out(graph, visible, value), on_put_back=lambda every: put_back(graph, every),

@@ -18,6 +18,7 @@ from workbench.steps import (
     chosen_here,
     clip_is_own,
     look_while,
+    result_place,
     show_page,
     status_line,
     target_step,
@@ -126,6 +127,7 @@ def bars(shown: Shown | None) -> None:
         if shown is None:
             for index in range(4):
                 st.button("\u2007", key=f"bar_{index}", disabled=True, width="stretch")
+            st.html("<div class='ew-hint'>\u2007</div>")  # the height of the line that comes
             return
         rules = []
         for index, (label, score) in enumerate(shown.analysis.prediction.ranking()[:4]):
@@ -221,8 +223,7 @@ def results(clip: Clip, chosen: tuple[Card, Any, Any]) -> None:
     card, settings, scale = chosen
     if st.session_state.pop("choice_changed", False):
         st.rerun()
-    job = submit_analysis(engine(), clip, st.session_state.model, settings, scale)
-    engine().follow(visitor(), job)
+    job = submit_analysis(engine(), clip, st.session_state.model, settings, scale, visitor())
     job.wait(AT_ONCE)
     shown: Shown | None = job.result or job.partial
     only_looks = job.state == "done" and job.result.sound is None
@@ -241,7 +242,7 @@ def results(clip: Clip, chosen: tuple[Card, Any, Any]) -> None:
     visible = old if waiting and old is not None and old.sound is not None else shown
     st.session_state.preparing = False
     if visible is not None:
-        with st.container(key="dimmed" if waiting and visible is old else "clear"):
+        with result_place(waiting and visible is old):
             player(visible.player, key="player", on_selection=lambda box: remember_region(clip, box))
             region_line(visible, clip)
             other_views(card)

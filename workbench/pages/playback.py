@@ -13,7 +13,17 @@ from workbench.engine import engine
 from workbench.engine.listening import ShownListening, submit_listening
 from workbench.labels import spoken
 from workbench.player import player
-from workbench.steps import AT_ONCE, cards, chosen_here, look_while, show_page, status_line, target_step, visitor
+from workbench.steps import (
+    AT_ONCE,
+    cards,
+    chosen_here,
+    look_while,
+    result_place,
+    show_page,
+    status_line,
+    target_step,
+    visitor,
+)
 
 LISTENS_AGAIN = "playback"
 
@@ -121,8 +131,7 @@ def results(clip: Clip, chosen: tuple[Card, str | None]) -> None:
     if st.session_state.pop("choice_changed", False):
         st.rerun()
     card, target = chosen
-    job = submit_listening(engine(), clip, st.session_state.model, target)
-    engine().follow(visitor(), job)
+    job = submit_listening(engine(), clip, st.session_state.model, target, visitor())
     job.wait(AT_ONCE)
     shown: ShownListening | None = job.result or job.partial
     last: ShownListening | None = st.session_state.get("last_listening")
@@ -134,7 +143,7 @@ def results(clip: Clip, chosen: tuple[Card, str | None]) -> None:
     # What was there stays, dimmed, until the new is there.
     visible = shown or old
     if visible is not None:
-        with st.container(key="clear" if shown is not None else "dimmed"):
+        with result_place(shown is None):
             player(visible.player, key="over_time_player")
             offer_others(cards(), card)
             below(visible)
