@@ -12,6 +12,7 @@ import pytest
 
 from models.clip import Clip, open_clip
 from models.data.scenes import (
+    FURTHER_PORTRAITS,
     PORTRAITS,
     SYNTHESIZERS,
     VIDEOS,
@@ -31,6 +32,7 @@ from models.errors import SettingsError
 
 CLIPS = Path(__file__).parents[2] / "assets" / "clips"
 RATE = 20.0
+ALL = PORTRAITS | FURTHER_PORTRAITS
 
 
 def movement(frames: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -85,7 +87,7 @@ def test_an_actor_moves_with_its_envelope_and_in_its_box_only(label: str) -> Non
     assert not outside.any()
 
 
-@pytest.mark.parametrize("label", PORTRAITS)
+@pytest.mark.parametrize("label", ALL)
 def test_individuals_differ_and_can_be_told_from_the_backdrop(label: str) -> None:
     def picture(seed: int, there: bool = True) -> np.ndarray:
         cast = [Actor(label, 0.5, 0.5, 0.8, np.zeros(10), seed=seed)] if there else []
@@ -102,7 +104,7 @@ def test_every_backdrop_is_drawn_and_varies(backdrop: str) -> None:
     assert pictures[0].std() > 3 and not np.array_equal(*pictures)
 
 
-@pytest.mark.parametrize("label", PORTRAITS)
+@pytest.mark.parametrize("label", ALL)
 def test_random_scenes_tell_what_belongs_together(label: str) -> None:
     def scene() -> AudioVisualScene:
         return random_audio_visual_scene(np.random.default_rng(5), label, duration=3.0, size=(64, 86))
@@ -117,7 +119,10 @@ def test_random_scenes_tell_what_belongs_together(label: str) -> None:
         event, actor = first.events[found.event], first.actors[found.actor]
         assert (actor.label, actor.role, found.label) == (label, "sounding", label)
         assert found.heard == (event.onset, event.offset)
-        assert abs(found.seen[0] - event.onset) < 0.2 and found.seen[0] < found.seen[1] <= event.offset + 0.31
+        assert (
+            abs(found.seen[0] + ALL[label].lead - event.onset) < 0.2
+            and found.seen[0] < found.seen[1] <= event.offset + 0.31
+        )
     for actor in first.actors:
         left, top, right, bottom = actor.box
         assert 0.5 - 0.51 * SAFE_WIDTH * 64 / 86 <= left < right <= 0.5 + 0.51 * SAFE_WIDTH * 64 / 86
@@ -197,7 +202,9 @@ def test_there_are_enough_shipped_videos() -> None:
     assert len(VIDEOS) >= 8 and {path.stem for path in CLIPS.glob("*.mp4")} == set(VIDEOS)
     roles = [sorted(actor["role"] for actor in truth(name)["actors"]) for name in VIDEOS]
     assert roles.count(["silent", "sounding"]) >= 4
-    assert sum(path.stat().st_size for path in CLIPS.glob("*.mp4")) < 12 * 250_000
+    seen = {actor["label"] for name in VIDEOS for actor in truth(name)["actors"]}
+    assert seen == set(ALL)
+    assert sum(path.stat().st_size for path in CLIPS.glob("*.mp4")) < len(VIDEOS) * 200_000
 
 
 def truth(name: str) -> dict:

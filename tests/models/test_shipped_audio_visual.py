@@ -56,9 +56,14 @@ def heard(path: Path) -> set[str]:
     return {event["label"] for event in truth_of(path)["events"]}
 
 
-def seen_and_heard(path: Path) -> bool:
-    """Whether what sounds is in the picture."""
-    return bool(truth_of(path)["correspondences"])
+def known(name: str, path: Path) -> set[str]:
+    """Classes that are heard in a video and that a model has: bells and drums are not among them."""
+    return heard(path) & set(prepared(name)[0].labels)
+
+
+def seen_and_heard(name: str, path: Path) -> bool:
+    """Whether something that sounds and that a model knows is in the picture."""
+    return bool({found["label"] for found in truth_of(path)["correspondences"]} & known(name, path))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,18 +76,21 @@ def test_it_hears_and_sees_and_is_small(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_recognises_most_of_the_shipped_videos(name: str) -> None:
-    assert len(VIDEOS) >= 10
     labels = prepared(name)[0].labels
-    right = [labels[row.argmax()] in heard(path) for row, path in zip(scores(name), VIDEOS, strict=True)]
-    assert np.mean(right) >= 0.75, [path.stem for path, fine in zip(VIDEOS, right, strict=True) if not fine]
+    right = {
+        path.stem: labels[row.argmax()] in heard(path)
+        for row, path in zip(scores(name), VIDEOS, strict=True) if known(name, path)
+    }  # fmt: skip
+    assert len(right) >= 12
+    assert np.mean(list(right.values())) >= 0.75, [stem for stem, fine in right.items() if not fine]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_picture_lowers_the_score(name: str) -> None:
     """Mean score of what is heard, over the videos in which it is seen, against the pictures of all other videos."""
     labels = prepared(name)[0].labels
-    rows = [i for i, path in enumerate(VIDEOS) if seen_and_heard(path)]
-    columns = [labels.index(sorted(heard(VIDEOS[i]))[0]) for i in rows]
+    rows = [i for i, path in enumerate(VIDEOS) if seen_and_heard(name, path)]
+    columns = [labels.index(sorted(known(name, VIDEOS[i]))[0]) for i in rows]
     own = scores(name)[rows, columns].mean()
     others = np.mean([scores(name, shift)[rows, columns].mean() for shift in range(1, 6)])
     assert own > others + 0.01

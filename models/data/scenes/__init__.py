@@ -6,7 +6,7 @@ from models.data.scenes.audio_visual import (
     VisibleActor,
     random_audio_visual_scene,
 )
-from models.data.scenes.pictures import PORTRAITS, Actor, render_pictures
+from models.data.scenes.pictures import FURTHER_PORTRAITS, PORTRAITS, Actor, render_pictures
 from models.data.scenes.scene import (
     GENERATOR_VERSION,
     SCENES,
@@ -22,10 +22,12 @@ from models.data.scenes.scene import (
     render_stems,
     write_scenes,
 )
-from models.data.scenes.synthesis import SYNTHESIZERS
+from models.data.scenes.synthesis import FURTHER_SYNTHESIZERS, SYNTHESIZERS
 from models.data.scenes.video_scenes import VIDEOS, VideoRecipe, render_video, write_videos
 
 __all__ = [
+    "FURTHER_PORTRAITS",
+    "FURTHER_SYNTHESIZERS",
     "GENERATOR_VERSION",
     "PORTRAITS",
     "SCENES",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.data.scenes.dsp import SAMPLE_RATE
 from models.data.scenes.motion import ENVELOPE_RATE, MOVING, envelope, follow, spans
 from models.data.scenes.pictures import PORTRAITS, Actor, portrait, render_pictures
-from models.data.scenes.scene import Event, Recipe, Sound, random_recipe, render_stems
+from models.data.scenes.scene import Event, Recipe, Sound, random_recipe, render_stems, sum_of
 from models.data.scenes.synthesis import synthesizer
 from models.errors import SettingsError
 
@@ -157,7 +157,10 @@ def compose(
         for number, (actor, role) in enumerate(zip(cast, roles, strict=True)):
             if role == "sounding" and actor.label == event.label:
                 following = [e.onset for e in events if e.label == event.label and e.onset > event.onset]
-                seen = _seen(actor, event, min([*following, duration]))
+                # What is struck swings to the next blow before it is heard.
+                seen = _seen(
+                    actor, event, min([*(onset - portrait(actor.label).lead for onset in following), duration])
+                )
                 correspondences.append(
                     Correspondence(index, number, event.label, (event.onset, event.offset), seen, visible[number].box)
                 )
@@ -176,7 +179,7 @@ def compose(
 def _seen(actor: Actor, event: Event, end: float) -> tuple[float, float]:
     """The part of an actor's motion that belongs to an event, in s; motion may outlast the sound a little."""
     movement = actor.movement()
-    first = max(0, round(event.onset * ENVELOPE_RATE) - 2)
+    first = max(0, round((event.onset - portrait(actor.label).lead) * ENVELOPE_RATE) - 2)
     last = round(min(event.offset + 0.3, end) * ENVELOPE_RATE)
     moving = np.flatnonzero(movement[first:last] >= MOVING)
     if not len(moving):
@@ -205,7 +208,7 @@ def _silent_level(label: str, number: int, duration: float = 5.0) -> NDArray[np.
     rng = np.random.default_rng([number, 11])
     recipe = replace(_bursts(rng, label, duration), place="open", background_level=-90.0)
     stems, _ = render_stems(recipe, seed=number)
-    level = envelope(np.sum([stem.waveform for stem in stems], axis=0), SAMPLE_RATE)
+    level = envelope(sum_of(stems), SAMPLE_RATE)
     level.setflags(write=False)
     return level
 
@@ -322,7 +325,7 @@ def random_audio_visual_scene(
     if waveform is None:
         recipe = _bursts(rng, label, duration)
         stems, surroundings = render_stems(recipe, seed=int(rng.integers(2**31)))
-        clean = np.sum([stem.waveform for stem in stems], axis=0)
+        clean = sum_of(stems)
         events = tuple(stem.event for stem in stems)
         sound, sample_rate = (clean + surroundings).astype(np.float32), SAMPLE_RATE
         level = envelope(clean, SAMPLE_RATE)

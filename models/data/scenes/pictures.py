@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from models.data.scenes import animals, things
+from models.data.scenes import animals, struck_pictures, things
 from models.data.scenes.backdrops import BACKDROPS, draw_backdrop
 from models.data.scenes.canvas import Colour, Pen
-from models.data.scenes.motion import ENVELOPE_RATE, Look, Motion, follow, motions
+from models.data.scenes.motion import ENVELOPE_RATE, Look, Motion, follow, motions, strikes, swing
 from models.errors import SettingsError
 
 _FINER = 2  # drawn this many times larger
@@ -41,6 +41,8 @@ class Portrait:
         The motion's size for a level, so that quiet crackles show as well.
     backdrops
         Places where people expect it.
+    lead
+        Of what is struck: seconds in which it moves to a blow; it then moves with the blows and not with the level.
     """
 
     draw: Callable[[Pen, Look, Motion], None]
@@ -49,6 +51,7 @@ class Portrait:
     release: float = 0.06
     gain: float = 1.0
     backdrops: tuple[str, ...] = ("meadow",)
+    lead: float = 0.0
 
 
 _FUR: _Palette = (
@@ -113,6 +116,19 @@ _SAWS: _Palette = (
     ((242, 190, 50), (40, 40, 46), (168, 126, 86)),
     ((60, 130, 100), (240, 230, 200), (140, 110, 84)),
 )
+_BELLS: _Palette = (
+    ((206, 150, 62), (128, 84, 56), (70, 66, 74)),
+    ((176, 124, 74), (96, 72, 62), (60, 60, 66)),
+    ((222, 178, 84), (150, 104, 70), (92, 70, 56)),
+    ((130, 146, 122), (110, 76, 54), (64, 56, 54)),
+)
+_DRUMS: _Palette = (
+    ((206, 58, 52), (250, 244, 228), (222, 178, 112)),
+    ((52, 98, 160), (246, 238, 216), (200, 150, 92)),
+    ((58, 130, 96), (250, 246, 236), (232, 196, 140)),
+    ((226, 158, 52), (248, 240, 224), (170, 116, 70)),
+    ((120, 74, 140), (244, 238, 230), (214, 172, 116)),
+)
 
 PORTRAITS: dict[str, Portrait] = {
     "dog": Portrait(animals.draw_dog, (-0.97, -1.1, 0.89, 1.0), _FUR, backdrops=("meadow", "town")),
@@ -136,7 +152,27 @@ PORTRAITS: dict[str, Portrait] = {
     ),
     "chainsaw": Portrait(things.draw_chainsaw, (-1.12, -0.6, 1.12, 0.97), _SAWS, release=0.1, backdrops=("meadow",)),
 }
-"""Every class that can be seen in a scene."""
+"""How the ten classes of ESC-10 look: those of `SYNTHESIZERS`."""
+
+FURTHER_PORTRAITS: dict[str, Portrait] = {
+    "bell": Portrait(
+        struck_pictures.draw_bell,
+        (-1.14, -1.0, 1.14, 0.66),
+        _BELLS,
+        release=struck_pictures.BELL_RELEASE,
+        backdrops=("town", "meadow"),
+        lead=struck_pictures.BELL_LEAD,
+    ),
+    "drum": Portrait(
+        struck_pictures.draw_drum,
+        (-1.1, -0.98, 1.1, 0.98),
+        _DRUMS,
+        release=struck_pictures.DRUM_RELEASE,
+        backdrops=("room", "town"),
+        lead=struck_pictures.DRUM_LEAD,
+    ),
+}
+"""How the classes of `FURTHER_SYNTHESIZERS` look; apart for the same reason: silent actors are drawn from all `PORTRAITS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +182,7 @@ class Actor:
     Attributes
     ----------
     label
-        Its class, one of `PORTRAITS`.
+        Its class, one of `PORTRAITS` or `FURTHER_PORTRAITS`.
     x, y
         Centre of its bounding box, in heights of the picture from the left upper corner.
     size
@@ -187,8 +223,14 @@ class Actor:
     def movement(self) -> NDArray[np.float64]:
         """The level of motion over time, 0 to 1: the envelope with the inertia of the class."""
         style = portrait(self.label)
-        level = follow(np.minimum(style.gain * self.level, 1.0), style.release)
+        level = np.minimum(style.gain * self.level, 1.0)
+        level = swing(level, style.lead, style.release) if style.lead else follow(level, style.release)
         return np.where(level < 0.01, 0.0, level)
+
+    def blows(self) -> list[int]:
+        """When it is struck, as indices into its envelope; empty for what is not."""
+        style = portrait(self.label)
+        return strikes(np.minimum(style.gain * self.level, 1.0)) if style.lead else []
 
 
 def portrait(label: str) -> Portrait:
@@ -199,9 +241,10 @@ def portrait(label: str) -> Portrait:
     SettingsError
         If it cannot be drawn.
     """
-    if label not in PORTRAITS:
-        raise SettingsError(f"There is no picture of {label!r}.", f"Choose one of {', '.join(PORTRAITS)}.")
-    return PORTRAITS[label]
+    known = PORTRAITS | FURTHER_PORTRAITS
+    if label not in known:
+        raise SettingsError(f"There is no picture of {label!r}.", f"Choose one of {', '.join(known)}.")
+    return known[label]
 
 
 def look_of(label: str, seed: int) -> Look:
@@ -278,7 +321,7 @@ def render_pictures(
     states = []
     for actor in actors:
         levels = actor.movement() if len(actor.level) else np.zeros(round(duration * ENVELOPE_RATE))
-        states.append(motions(levels, n_frames, frame_rate))
+        states.append(motions(levels, n_frames, frame_rate, actor.blows()))
     looks = [look_of(actor.label, actor.seed) for actor in actors]
     shadow = ImageDraw.Draw(stage, "RGBA")
     for actor in actors:

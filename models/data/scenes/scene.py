@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -20,6 +22,8 @@ from models.data.scenes.dsp import ROOMS, SAMPLE_RATE, Signal, decibels, room_re
 from models.data.scenes.nature import background
 from models.data.scenes.synthesis import synthesizer
 from models.errors import SettingsError
+
+AnyRecipe = TypeVar("AnyRecipe")
 
 GENERATOR_VERSION = "1"
 """Raised whenever the same recipe and seed give a different sound."""
@@ -171,6 +175,26 @@ def render_stems(recipe: Recipe, seed: int | None = None) -> tuple[list[Stem], S
     return sorted(stems, key=lambda stem: (stem.event.onset, stem.event.label)), surroundings
 
 
+def sum_of(stems: Sequence[Stem]) -> Signal:
+    """All events together, without the background."""
+    return np.sum([stem.waveform for stem in stems], axis=0)
+
+
+def find_recipe(name_or_recipe: str | AnyRecipe, shipped: Mapping[str, AnyRecipe], kind: str) -> AnyRecipe:
+    """Look up a shipped recipe by its name; a recipe is given back as it is.
+
+    Raises
+    ------
+    SettingsError
+        If there is no shipped one of that name.
+    """
+    if not isinstance(name_or_recipe, str):
+        return name_or_recipe
+    if name_or_recipe not in shipped:
+        raise SettingsError(f"There is no {kind} {name_or_recipe!r}.", f"Choose one of {', '.join(shipped)}.")
+    return shipped[name_or_recipe]
+
+
 def generate_scene(name_or_recipe: str | Recipe, seed: int | None = None) -> Scene:
     """Render a shipped scene by its name, or any recipe.
 
@@ -179,14 +203,9 @@ def generate_scene(name_or_recipe: str | Recipe, seed: int | None = None) -> Sce
     SettingsError
         If there is no shipped scene of that name, or the recipe cannot be rendered.
     """
-    if isinstance(name_or_recipe, str):
-        if name_or_recipe not in SCENES:
-            raise SettingsError(f"There is no scene {name_or_recipe!r}.", f"Choose one of {', '.join(SCENES)}.")
-        recipe = SCENES[name_or_recipe]
-    else:
-        recipe = name_or_recipe
+    recipe = find_recipe(name_or_recipe, SCENES, "scene")
     stems, surroundings = render_stems(recipe, seed)
-    waveform = np.sum([stem.waveform for stem in stems], axis=0) + surroundings
+    waveform = sum_of(stems) + surroundings
     return Scene(
         name=recipe.name,
         title=recipe.title,
@@ -232,7 +251,12 @@ def write_scenes(folder: Path) -> None:
             "duration": len(scene.waveform) / scene.sample_rate,
             "events": [asdict(event) for event in scene.events],
         }
-        (folder / f"{name}.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+        write_truth(folder, name, truth)
+
+
+def write_truth(folder: Path, name: str, truth: dict[str, Any]) -> None:
+    """Write what is known about a clip beside it, to ``NAME.json``."""
+    (folder / f"{name}.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
 
 
 def _shipped() -> dict[str, Recipe]:

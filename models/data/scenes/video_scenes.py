@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,16 @@ from models.data.scenes.audio_visual import AudioVisualScene, compose
 from models.data.scenes.dsp import SAMPLE_RATE
 from models.data.scenes.motion import ENVELOPE_RATE, envelope
 from models.data.scenes.pictures import Actor
-from models.data.scenes.scene import GENERATOR_VERSION, Recipe, Sound, render_stems
+from models.data.scenes.scene import (
+    GENERATOR_VERSION,
+    Recipe,
+    Sound,
+    find_recipe,
+    render_stems,
+    sum_of,
+    write_truth,
+)
 from models.data.scenes.video_file import write_video
-from models.errors import SettingsError
 
 SIZE = (360, 480)
 FRAME_RATE = 25.0
@@ -77,15 +83,10 @@ def render_video(
     SettingsError
         If there is no shipped video of that name, or the recipe cannot be rendered.
     """
-    if isinstance(name_or_recipe, str):
-        if name_or_recipe not in VIDEOS:
-            raise SettingsError(f"There is no video {name_or_recipe!r}.", f"Choose one of {', '.join(VIDEOS)}.")
-        recipe = VIDEOS[name_or_recipe]
-    else:
-        recipe = name_or_recipe
+    recipe = find_recipe(name_or_recipe, VIDEOS, "video")
     heard = tuple(part for part in recipe.parts if part.heard)
     stems, surroundings = render_stems(recipe.sound(heard))
-    waveform = (np.sum([stem.waveform for stem in stems], axis=0) + surroundings).astype(np.float32)
+    waveform = (sum_of(stems) + surroundings).astype(np.float32)
     cast, roles = [], []
     for part in recipe.parts:
         if not part.size:
@@ -94,8 +95,7 @@ def render_video(
         level = np.zeros(round(recipe.duration * ENVELOPE_RATE))
         if part.sound.onsets:
             own = stems if part.heard else render_stems(recipe.sound((part,)))[0]
-            alone = np.sum([stem.waveform for stem in own if stem.event.label == label], axis=0)
-            level = envelope(alone, SAMPLE_RATE)
+            level = envelope(sum_of([stem for stem in own if stem.event.label == label]), SAMPLE_RATE)
         cast.append(Actor(label, part.x, part.y, part.size, level, part.seed, part.mirrored))
         roles.append("sounding" if part.heard else "silent" if part.sound.onsets else "still")
     rng = np.random.default_rng([recipe.seed, 5])
@@ -147,7 +147,7 @@ def write_videos(folder: Path) -> None:
             "seed": recipe.seed,
             **truth_of(scene),
         }
-        (folder / f"{name}.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+        write_truth(folder, name, truth)
 
 
 def _shipped() -> dict[str, VideoRecipe]:
@@ -276,6 +276,39 @@ def _shipped() -> dict[str, VideoRecipe]:
             "garden",
             "meadow",
             seed=12,
+        ),
+        VideoRecipe(
+            "video_bell_and_dog",
+            "A bell rings and a dog barks at it: both are heard and seen",
+            (
+                Part(Sound("bell", (0.5, 1.55), level=-3.0), 0.42, 0.68, 0.6, seed=3),
+                Part(Sound("dog", (2.3, 2.75, 3.7, 4.1)), 0.96, 0.69, 0.46, seed=2, mirrored=True),
+            ),
+            "garden",
+            "meadow",
+            seed=13,
+        ),
+        VideoRecipe(
+            "video_bell_and_drum",
+            "A bell rings, then somebody drums: both are heard and seen",
+            (
+                Part(Sound("bell", (0.4, 1.45)), 0.4, 0.66, 0.6, seed=2),
+                Part(Sound("drum", (2.5, 2.86, 3.22, 3.4, 3.58, 4.3)), 0.95, 0.68, 0.48, seed=3),
+            ),
+            "yard",
+            "town",
+            seed=14,
+        ),
+        VideoRecipe(
+            "video_drum_and_silent_bell",
+            "Somebody drums; the bell beside it swings without a sound",
+            (
+                Part(Sound("bell", (2.3, 3.35)), 0.94, 0.64, 0.56, heard=False, seed=5),
+                Part(Sound("drum", (0.5, 0.88, 1.26, 1.45, 1.64, 3.54, 3.92, 4.11, 4.3)), 0.4, 0.66, 0.52, seed=4),
+            ),
+            "room",
+            "room",
+            seed=15,
         ),
     ]
     return {recipe.name: recipe for recipe in recipes}
