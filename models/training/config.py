@@ -114,6 +114,13 @@ class TrainConfig(Section):
             raise ValueError("choosing the best epoch and stopping early need data.validation_folds")
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_are_read_by_a_head(self) -> TrainConfig:
+        learned = self.teacher is not None and self.teacher.embedding_weight > 0
+        if learned and (self.loop.kind != "standard" or self.loss.kind == "play_it_back"):
+            raise ValueError("teacher.embedding_weight is for the loop standard, and not for the loss play_it_back")
+        return self
+
 
 def load_train_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
     """Read a recipe, with ``section.key=value`` overrides; of a checkpoint's card, the recipe that it was trained with.

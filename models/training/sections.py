@@ -328,8 +328,13 @@ class TeacherConfig(Section):
         Share of the distance to its answers.
     temperature
         Of both softmaxes.
+    embedding_weight
+        Of the squared distance between what both heads read, added to the loss: a linear map of the student's embedding,
+        which is thrown away in the end, shall give the teacher's (its largest value over time, normalised over channels;
+        Romero et al.: FitNets, 2015). Such an embedding tells more apart than the classes need. Of the loop ``standard``.
     """
 
     checkpoint: str
     weight: float = Field(default=0.8, ge=0.0, le=1.0)
     temperature: float = Field(default=2.0, gt=0.0)
+    embedding_weight: float = Field(default=0.0, ge=0.0)

@@ -26,6 +26,7 @@ from models.training.augmentations import AUGMENTATIONS
 from models.training.averaging import WeightAverage
 from models.training.clips import Batch, TrainingClips, collate
 from models.training.config import OptimizerConfig, TrainConfig
+from models.training.distillation import Projection, Teacher, embeddings_of
 from models.training.losses import Criterion, build_criterion, distilled
 from models.training.optimization import RateSchedule, build_optimizer
 from models.training.plan import EpochPlan
@@ -112,16 +113,29 @@ class Progress:
 
 
 class Learner(nn.Module):
-    """Network and loss together: all that computes gradients lies in the one module that processes keep alike."""
+    """Network and loss together: all that computes gradients lies in the one module that processes keep alike.
 
-    def __init__(self, network: Network, criterion: Criterion) -> None:
+    Parameters
+    ----------
+    network, criterion
+        What is trained, and the recipe's own loss.
+    projection
+        To a teacher's embeddings, where they are learned too.
+    """
+
+    def __init__(self, network: Network, criterion: Criterion, projection: Projection | None = None) -> None:
         super().__init__()
-        self.network, self.criterion = network, criterion
+        self.network, self.criterion, self.projection = network, criterion, projection
 
-    def forward(self, features: Tensor, frames: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and logits."""
-        loss, logits = self.criterion(self.network, self.network, features, frames, targets)
-        return loss, logits
+    def forward(
+        self, features: Tensor, frames: Tensor | None, targets: Tensor, embeddings: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, logits, and the distance to a teacher's embeddings if there are any."""
+        if self.projection is None or embeddings is None:
+            return *self.criterion(self.network, self.network, features, frames, targets), None
+        with embeddings_of(self.network) as heard:
+            loss, logits = self.criterion(self.network, self.network, features, frames, targets)
+        return loss, logits, self.projection(heard[-1], embeddings)
 
 
 class StandardLoop:
@@ -145,7 +159,8 @@ class StandardLoop:
     ) -> None:  # fmt: skip
         settings, self.device = config.optimizer, accelerator.device
         self.config, self.frontend, self.clips, self.validation = config, frontend, clips, validation
-        self.teacher, self.accelerator = teacher, accelerator
+        self.teacher = Teacher(teacher, config.teacher) if teacher is not None and config.teacher is not None else None
+        self.accelerator = accelerator
         self.plan = EpochPlan(config, clips, accelerator.process_index, accelerator.num_processes)
         if accelerator.num_processes > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -162,11 +177,17 @@ class StandardLoop:
 
     def build_learner(self) -> nn.Module:
         """Network and loss."""
-        return Learner(self.network, build_criterion(self.config, self.network, self.clips.examples))
+        projection = self.teacher.projection_of(self.network, self.frontend) if self.teacher is not None else None
+        return Learner(self.network, build_criterion(self.config, self.network, self.clips.examples), projection)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """The recipe's optimizer."""
-        return build_optimizer(self.network, self.config.optimizer)
+        optimizer = build_optimizer(self.network, self.config.optimizer)
+        projection = getattr(self.learner, "projection", None)
+        if projection is not None:
+            rate = self.config.optimizer.learning_rate
+            optimizer.add_param_group({"params": list(projection.parameters()), "lr": rate, "base_lr": rate})
+        return optimizer
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -234,14 +255,16 @@ class StandardLoop:
     def loss(self, batch: Any, epoch: int, step: int, part: int) -> Tensor:
         """The mean loss of a part of a step; its random numbers are those of its place."""
         features, frames, targets, heard = self._heard(batch)
-        soft = None
+        lesson = None
         if self.teacher is not None:
             assert isinstance(heard, Tensor)
-            with torch.no_grad():
-                soft = self.teacher(self.teacher.features(heard))
+            lesson = self.teacher.listen(heard)
         self.plan.seed_network(epoch, step, part)
-        own, logits = self.model(features, frames, targets)
-        return distilled(self.config, own, logits, soft)
+        own, logits, distance = self.model(features, frames, targets, lesson.embeddings if lesson else None)
+        loss = distilled(self.config, own, logits, lesson.logits if lesson else None)
+        if distance is not None and self.teacher is not None:
+            loss = loss + self.teacher.settings.embedding_weight * distance
+        return loss
 
     def step(self, batches: Iterator[Any], epoch: int, step: int) -> float:
         """One step of the optimizer (counted from 0 in its epoch); returns the loss, over all processes.

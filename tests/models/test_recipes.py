@@ -104,7 +104,7 @@ RUNS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"config": TAGGING["ast"][1], "frontend": SMALL | {"n_mels": 36, "target_length": 56}, "data.validation_folds": [2]},
     ),
     "ast distilled": (
-        "ast-esc10", "sounds",
+        "ast-esc10-first", "sounds",
         {"config": TAGGING["ast"][1], "frontend": SMALL | {"n_mels": 36, "target_length": 56}, "teacher": None,
          "optimizer.mixed_precision": "bf16"},
     ),
