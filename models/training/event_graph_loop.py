@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
+from accelerate import Accelerator
+from accelerate.utils import broadcast, set_seed
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from models.errors import SettingsError
@@ -32,16 +35,18 @@ from models.training.hetero_graph import (
     evaluate_logits,
     parameter_norms,
 )
-from models.training.run_state import load_state, not_finite, random_states, save_state, set_random_states, state_path
+from models.training.processes import SharedBatch, backward, check_processes
+from models.training.run_state import load_state, not_finite, save_state, state_path
 from models.training.synchrony import synchrony_loss
 from models.training.tracking import RunLog
-from models.training.trainer import EpochReport, make_card, prepare_training, write_checkpoint
+from models.training.trainer import EpochReport, begin, make_card, prepare_training, write_checkpoint
 
 _LEAST_GAIN = 1e-4
+_NETWORK = 1  # purpose of random numbers, beside those of clips
 
 
 class EventGraphLoop(BaseModel):
-    """Settings of the loop ``event_graph``; `optimizer.batch_size` of the recipe counts, its other settings do not.
+    """Settings of the loop ``event_graph``; of the recipe's optimizer only `batch_size` counts, over all processes.
 
     Attributes
     ----------
@@ -132,26 +137,28 @@ class Rounds:
 
 @torch.no_grad()
 def logits_of(
-    network: Network, frontend: FrontEnd, clips: TrainingClips, batch_size: int, workers: int
+    network: Network, frontend: FrontEnd, clips: TrainingClips, batch_size: int, workers: int, accelerator: Accelerator
 ) -> tuple[Tensor, Tensor]:
-    """Logits and true classes of all clips, in evaluation mode."""
+    """Logits and true classes of all clips, in evaluation mode; processes share the clips among them."""
     network.eval()
-    device = next(network.parameters()).device
-    logits, labels = [], []
+    # Running statistics of batch norms on the CPU are each process's own.
+    broadcast(list(network.buffers()))
+    device, shared, logits = accelerator.device, SharedBatch(accelerator, len(clips)), []
     for batch in DataLoader(
-        clips, batch_size, collate_fn=collate, num_workers=workers, generator=torch.Generator()
+        clips, batch_size, sampler=shared.mine(range(len(clips))), collate_fn=collate, num_workers=workers,
+        generator=torch.Generator(),
     ):  # fmt: skip
         frames = None if batch.frames is None else batch.frames.to(device)
-        logits.append(network(frontend(batch.waveforms.to(device)), frames).float().cpu())
-        labels.append(batch.targets.argmax(dim=1))
+        logits.append(network(frontend(batch.waveforms.to(device)), frames).float())
     network.train()
-    return torch.cat(logits), torch.cat(labels)
+    return shared.whole(torch.cat(logits)).cpu(), clips.targets.argmax(dim=1)
 
 
 def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None] | None = None) -> Path:
     """Train the event graph with its published loop and write the checkpoint.
 
-    Reports count evaluations: epoch n is over after ``n * evaluate_every`` iterations.
+    Reports count evaluations: epoch n is over after ``n * evaluate_every`` iterations. Several processes share each batch
+    (`models.training.processes`).
 
     Raises
     ------
@@ -159,10 +166,21 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
         If the data cannot be read or the settings do not fit together.
     """
     own, solver = settings_of(config)
-    set_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator = begin(config)
+    device, main = accelerator.device, accelerator.is_main_process
+    if accelerator.num_processes > 1 and not config.config.get("batch_independent"):
+        raise SettingsError(
+            "In the published event graph the clips of a batch change each other's answers, so several processes cannot "
+            "share a batch.",
+            "Set config.batch_independent to true, or start it without torchrun.",
+        )
     prepared = prepare_training(config)
-    network, clips, frontend = prepared.network.to(device), prepared.clips, prepared.frontend.to(device)
+    network, clips, frontend = prepared.network, prepared.clips, prepared.frontend.to(device)
+    if accelerator.num_processes > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network = network.to(device)
+    # Whatever a machine rounds differently, all begin alike.
+    broadcast(list(network.state_dict().values()))
     labels = clips.targets.argmax(dim=1)
     weights = balanced_class_weights(labels.numpy(), clips.targets.shape[1]).to(device) if own.class_weights else None
     network.train()
@@ -175,29 +193,34 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
         # Their scales belong to nodes by number: with them, nodes could be told apart by their place alone.
         for norm in (network.pre_norm_audio, network.pre_norm_video):
             norm.requires_grad_(False)
-    loop = PublishedLoop(network, solver)
+    loop = PublishedLoop(network, solver, partial(backward, accelerator, list(network.parameters())))
     generator = torch.Generator().manual_seed(config.seed)
     rounds = Rounds(labels, own.balanced, generator)
     batch_size, workers = config.optimizer.batch_size, config.data.workers
+    shared = SharedBatch(accelerator, batch_size)
     best, waited, best_weights = float("inf"), 0, {k: v.clone() for k, v in network.state_dict().items()}
     path = state_path(config)
     if config.resume:
         state = load_state(path, config)
+        check_processes(accelerator, state)
         network.load_state_dict(state["network"])
         restore_loop(loop, state["loop"])
         rounds.waiting = list(state["waiting"])
         best, waited, best_weights = state["best"], state["waited"], state["best_weights"]
-        set_random_states(state["random"], generator)
+        generator.set_state(state["generator"])
     done = -(-loop.iteration // own.evaluate_every)
-    records = RunLog(config, done, loop.iteration)
+    records = RunLog(config, done, loop.iteration, main=main)
     started, total = time.monotonic(), -(-solver.MAX_ITER // own.evaluate_every)
     while loop.iteration < solver.MAX_ITER and waited < own.patience:
         losses = []
         count = min(own.evaluate_every, solver.MAX_ITER - loop.iteration)
         order = [
-            [Draw(index, key=key_of(config.seed, loop.iteration + step, place)) for place, index in enumerate(indices)]
-            for step, indices in enumerate(rounds.take(batch_size) for _ in range(count))
-        ]
+            list(shared.mine([
+                Draw(index, key=key_of(config.seed, loop.iteration + step, place))
+                for place, index in enumerate(rounds.take(batch_size))
+            ]))
+            for step in range(count)
+        ]  # fmt: skip
         for batch in DataLoader(clips, batch_sampler=order, collate_fn=collate, num_workers=workers):
             with torch.no_grad():
                 if own.augment:
@@ -205,48 +228,55 @@ def train_event_graph(config: TrainConfig, report: Callable[[EpochReport], None]
                 else:
                     features = frontend(batch.waveforms.to(device))
             frames = None if batch.frames is None else batch.frames.to(device)
+            set_seed(key_of(config.seed, loop.iteration, accelerator.process_index, _NETWORK) % 2**32)
             run = network.reason(network.encode_audio(features), network.video_nodes(frames, len(features)))
-            logits = network.forward_head(run.hidden)
-            loss = classification_loss(
-                logits, batch.targets.argmax(dim=1).to(device), own.loss, label_smoothing=own.label_smoothing,
+            truth = shared.whole(batch.targets.to(device)).argmax(dim=1)
+            classify = partial(
+                classification_loss, labels=truth, loss=own.loss, label_smoothing=own.label_smoothing,
                 class_weights=weights, activation=own.activation,
             )  # fmt: skip
+            loss = classify(shared.whole(network.forward_head(run.hidden)))
             losses.append(loss.item())
             if own.picture > 0:
                 width = network.config.hidden_channels
                 seen = torch.cat([torch.zeros_like(run.hidden[:, :width]), run.hidden[:, width:]], dim=1)
-                loss = loss + own.picture * classification_loss(
-                    network.forward_head(seen), batch.targets.argmax(dim=1).to(device), own.loss,
-                    label_smoothing=own.label_smoothing, class_weights=weights, activation=own.activation,
-                )  # fmt: skip
+                loss = loss + own.picture * classify(shared.whole(network.forward_head(seen)))
             if own.synchrony > 0:
-                loss = loss + own.synchrony * synchrony_loss(run, network.config)
-            loop.step(loss + parameter_norms(network) if own.parameter_norms else loss)
+                meeting = {layer: (shared.whole(a), shared.whole(v)) for layer, (a, v) in run.meeting.items()}
+                loss = loss + own.synchrony * synchrony_loss(replace(run, meeting=meeting), network.config)
+            if own.parameter_norms:
+                loss = loss + parameter_norms(network) / accelerator.num_processes
+            loop.step(loss)
         done += 1
         if not torch.tensor(losses).isfinite().all():
             raise not_finite("The loss", done, loop.iteration, max(loop.rates))
         figure = None
         if prepared.validation is not None:
-            found = evaluate_logits(*logits_of(network, frontend, prepared.validation, batch_size, workers), own.loss)
+            answers = logits_of(network, frontend, prepared.validation, batch_size, workers, accelerator)
+            found = evaluate_logits(*answers, own.loss)
             figure, waited = found.accuracy, waited + 1
             if found.loss + _LEAST_GAIN < best:
                 best, waited = found.loss, 0
                 best_weights = {key: value.detach().clone() for key, value in network.state_dict().items()}
         entry = EpochReport(done, total, sum(losses) / len(losses), max(loop.rates), figure, time.monotonic() - started)
         records.write(entry, loop.iteration)
-        save_state(path, config, {
-            "network": network.state_dict(), "loop": loop_state(loop), "waiting": rounds.waiting, "best": best,
-            "waited": waited, "best_weights": best_weights, "random": random_states(generator),
-        })  # fmt: skip
-        if report is not None:
+        if main:
+            save_state(path, config, {
+                "network": network.state_dict(), "loop": loop_state(loop), "waiting": rounds.waiting, "best": best,
+                "waited": waited, "best_weights": best_weights, "generator": generator.get_state(),
+                "processes": accelerator.num_processes,
+            })  # fmt: skip
+        if report is not None and main:
             report(entry)
     records.close()
     if own.keep == "best" and prepared.validation is not None:
         network.load_state_dict(best_weights)
     network.video_head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    folder = write_checkpoint(config, network.eval(), make_card(config, prepared))
-    path.unlink(missing_ok=True)
-    return folder
+    if main:
+        write_checkpoint(config, network.eval(), make_card(config, prepared, processes=accelerator.num_processes))
+        path.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    return config.output / config.name
 
 
 def loop_state(loop: PublishedLoop) -> dict[str, Any]:

@@ -7,7 +7,7 @@ are useful on their own. Which quirk is which is said where it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -274,13 +274,19 @@ class PublishedLoop:
     ----------
     network
         With submodules ``audio_head`` and ``video_head``.
+    backward
+        Adds the gradients of a loss; several processes also exchange them (`models.training.processes.backward`).
     """
 
-    def __init__(self, network: nn.Module, solver: PublishedSolver) -> None:
+    def __init__(
+        self, network: nn.Module, solver: PublishedSolver,
+        backward: Callable[[Tensor], None] = torch.autograd.backward,
+    ) -> None:  # fmt: skip
         if not hasattr(network, "audio_head") or not hasattr(network, "video_head"):
             raise SettingsError("The published training loop is made for the event-graph network only.")
         self.network = network
         self.solver = solver
+        self._backward = backward
         self.optimizer = solver.optimizer(network)
         self.iteration = 0
         self._counter = 0
@@ -308,7 +314,7 @@ class PublishedLoop:
 
     def step(self, loss: Tensor) -> StepReport:
         """Backward, clip, step if it is time, and go on in the schedule."""
-        torch.autograd.backward(loss)
+        self._backward(loss)
         before = self._norms()
         if self.solver.MY_CLIP_GRADIENTS:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.solver.CLIP_VALUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,8 +80,14 @@ def online(config: TrainConfig, report: Report = None) -> Path:
     Raises
     ------
     EarwitnessError
-        If the data cannot be read or the settings do not fit together.
+        If the data cannot be read or the settings do not fit together, or torchrun started several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            "The loop 'online' learns from one clip at a time, each with the weights that the one before it left, so "
+            "there is nothing that several processes could share; torchrun started several.",
+            "Start it without torchrun.",
+        )
     settings, own = config.optimizer, loop_settings(config, OnlineLoop)
     set_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

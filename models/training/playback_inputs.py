@@ -1,8 +1,11 @@
-"""What the stages of Play It Back's training hear: random segments, hidden and replayed parts, rolled levels."""
+"""What the stages of Play It Back's training hear: random segments, hidden and replayed parts, rolled levels.
+
+Every clip has random numbers of its own: what happens to it does not depend on which clips are heard with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +33,7 @@ def random_segments(n_cells: int, total: int, generator: torch.Generator) -> np.
     return found[found[:, 1] > found[:, 0]]
 
 
-def encoder_inputs(network: PlayItBack, features: Tensor, generator: torch.Generator) -> Tensor:
+def encoder_inputs(network: PlayItBack, features: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Level 0 of features of all levels, half the time replayed and half the time partly hidden.
 
     The encoder meets both later, so neither may be foreign to it: 10 to 40 % of a clip is replayed at a random level,
@@ -38,25 +41,25 @@ def encoder_inputs(network: PlayItBack, features: Tensor, generator: torch.Gener
     """
     clock, batch = network.clock(), features.shape[0]
 
-    def uniform(low: float = 0.0, high: float = 1.0) -> float:
+    def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * torch.rand((), generator=generator).item()
 
     valid = network.valid_cells(features, clock, None)
     starts = np.concatenate([[0], np.cumsum(clock.lengths)])
     index, hidden, there = [], [], []
-    for cells in valid:
+    for cells, generator in zip(valid, generators, strict=True):
         level, segments = 0, np.zeros((0, 2), dtype=np.int64)
-        if len(clock.lengths) > 1 and uniform() < 0.5:
+        if len(clock.lengths) > 1 and uniform(generator) < 0.5:
             level = int(torch.randint(1, len(clock.lengths), (1,), generator=generator))
-            segments = random_segments(cells, round(uniform(0.1, 0.4) * cells), generator)
+            segments = random_segments(cells, round(uniform(generator, 0.1, 0.4) * cells), generator)
         seconds, levels, frames = clock.replay(segments, level)
         index.append(starts[levels] + frames)
         there.append(seconds < cells * clock.cell_seconds - 1e-9)
         mask = np.zeros(clock.n_cells, dtype=bool)
-        if uniform() < 0.5:
-            covered = random_segments(cells, round(uniform(0.1, 0.6) * cells), generator)
+        if uniform(generator) < 0.5:
+            covered = random_segments(cells, round(uniform(generator, 0.1, 0.6) * cells), generator)
             mask = inside(seconds, covered * clock.cell_seconds)
-            mask = ~mask if uniform() < 0.5 else mask
+            mask = ~mask if uniform(generator) < 0.5 else mask
         hidden.append(mask)
     rows = torch.from_numpy(np.stack(index)).to(features.device)
     inputs = features[torch.arange(batch, device=features.device)[:, None], rows]
@@ -64,7 +67,9 @@ def encoder_inputs(network: PlayItBack, features: Tensor, generator: torch.Gener
     return keep_and_drop(inputs, silent.to(inputs), heard)[1]
 
 
-def explore(share: float, generator: torch.Generator) -> Callable[[int, list[np.ndarray], list[int]], list[np.ndarray]]:
+def explore(
+    share: float, generators: Sequence[torch.Generator]
+) -> Callable[[int, list[np.ndarray], list[int]], list[np.ndarray]]:
     """A choice for `PlayItBack.listen`: with probability `share` random segments of the same total."""
 
     def choose(_: int, segments: list[np.ndarray], valid: list[int]) -> list[np.ndarray]:
@@ -72,7 +77,7 @@ def explore(share: float, generator: torch.Generator) -> Callable[[int, list[np.
             random_segments(cells, int((found[:, 1] - found[:, 0]).sum()), generator)
             if torch.rand((), generator=generator).item() < share
             else found
-            for found, cells in zip(segments, valid, strict=True)
+            for found, cells, generator in zip(segments, valid, generators, strict=True)
         ]
 
     return choose
@@ -83,9 +88,9 @@ def explored_share(progress: float) -> float:
     return max(0.1, 1.0 - 0.9 * progress / 0.3)
 
 
-def roll_levels(features: Tensor, clock: Clock, generator: torch.Generator) -> Tensor:
+def roll_levels(features: Tensor, clock: Clock, generators: Sequence[torch.Generator]) -> Tensor:
     """Features of all levels ``[batch, frames, n_mels]``, every clip rolled in time by a random number of cells."""
-    cells = torch.randint(0, clock.n_cells, (features.shape[0],), generator=generator).tolist()
+    cells = [int(torch.randint(0, clock.n_cells, (), generator=generator)) for generator in generators]
     rolled, start = torch.empty_like(features), 0
     for hop, length in zip(clock.hops, clock.lengths, strict=True):
         for clip, shift in enumerate(cells):

@@ -6,7 +6,7 @@ pooling tokens with the slots' weights alone gives pictures no better than chanc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.families.play_it_back import PlayItBack
 from models.layers.replay import keep_and_drop, token_profile
 from models.playback import Heard
+from models.training.processes import alone
 
 
 @contextmanager
@@ -106,8 +107,9 @@ class SlotLoss:
 
 
 def slot_loss(
-    network: PlayItBack, heard: Heard, valid: Tensor, targets: Tensor | None, multi_label: bool = False
-) -> SlotLoss:
+    network: PlayItBack, heard: Heard, valid: Tensor, targets: Tensor | None, multi_label: bool = False,
+    together: Callable[[Tensor], Tensor] = alone,
+) -> SlotLoss:  # fmt: skip
     """Loss of `network.time_slots` on one pass; its gradient reaches nothing else.
 
     Parameters
@@ -118,6 +120,8 @@ def slot_loss(
         Which of its input frames carry signal, bool ``[batch, frames]``; see `valid_frames`.
     targets
         ``[batch, n_classes]`` in 0..1; None: the encoder's own best class of every group.
+    together
+        From values of these clips to those of the whole batch, where other processes hear the rest of it.
     """
     settings, encoder, sizes = network.config.slots, network.encoder, list(network.config.heads)
     inputs, tokens = heard.inputs.detach(), heard.tokens.detach()
@@ -127,25 +131,29 @@ def slot_loss(
         profile = network.frame_profile(on_grid, inputs.shape[1])
         mask = soft_mask(profile, valid, settings.budget, settings.temperature)
         kept, dropped = keep_and_drop(inputs, mask, valid)
-        whole = [z.detach() for z in encoder.classify(encoder.pool(tokens))]
+        whole = [together(z.detach()) for z in encoder.classify(encoder.pool(tokens))]
         truth = [nn.functional.one_hot(z.argmax(dim=1), z.shape[1]).to(z) for z in whole]
         if targets is not None:
-            truth = list(targets.split(sizes, dim=1))
-        answers = [encoder.classify(encoder.pool(encoder(x.unsqueeze(1))[0])) for x in (kept, dropped)]
+            truth = list(together(targets).split(sizes, dim=1))
+
+        def classified(embedding: Tensor) -> list[Tensor]:
+            return [together(z) for z in encoder.classify(embedding)]
+
+        answers = [classified(encoder.pool(encoder(x.unsqueeze(1))[0])) for x in (kept, dropped)]
         recognized = true_scores(whole, truth, multi_label)[0]
         weight = recognized / recognized.sum().clamp(min=1e-12)
         sufficient = (weight * true_scores(answers[0], truth, multi_label)[1]).sum()
         necessary = (weight * true_scores(answers[1], truth, multi_label)[2]).sum()
         share = evidence.sigmoid().unsqueeze(2)
-        chosen = encoder.classify((share * tokens).sum(dim=1) / share.sum(dim=1))
-        others = encoder.classify(((1 - share) * tokens).sum(dim=1) / (1 - share).sum(dim=1))
+        chosen = classified((share * tokens).sum(dim=1) / share.sum(dim=1))
+        others = classified(((1 - share) * tokens).sum(dim=1) / (1 - share).sum(dim=1))
         if multi_label:
             indifferent = [torch.full_like(z, 0.5) for z in others]
             of_tokens = answer_loss(chosen, truth, True) + answer_loss(others, indifferent, True)
         else:
             wanted = true_scores(chosen, truth, False)[1].mean()
             of_tokens = wanted - torch.stack([z.log_softmax(dim=1).mean() for z in others]).mean()
-        course = token_profile(on_grid).sigmoid()
+        course = together(token_profile(on_grid).sigmoid())
         smooth = (course[:, 1:] - course[:, :-1]).abs().mean() if course.shape[1] > 1 else course.new_zeros(())
     return SlotLoss(sufficient, necessary, of_tokens, smooth)
 
@@ -161,17 +169,21 @@ def valid_frames(network: PlayItBack, features: Tensor, heard: Heard, valid_seco
     return torch.from_numpy(heard.seconds < ends - 1e-9).to(features.device)
 
 
-def decoder_loss(network: PlayItBack, passes: Sequence[Heard], targets: Tensor, multi_label: bool = False) -> Tensor:
+def decoder_loss(
+    network: PlayItBack, passes: Sequence[Heard], targets: Tensor, multi_label: bool = False,
+    together: Callable[[Tensor], Tensor] = alone,
+) -> Tensor:  # fmt: skip
     """Loss of the answers: the fused one, 0.1 x every pass, 0.1 x a hinge that wants each pass to be surer of the truth.
 
-    The hinge is ``relu(p before + 0.05 - p after)`` for clips whose probability before is below 0.9.
+    The hinge is ``relu(p before + 0.05 - p after)`` for clips whose probability before is below 0.9. `together` as for
+    `slot_loss`.
     """
     sizes = list(network.config.heads)
-    truth = list(targets.split(sizes, dim=1))
+    truth = list(together(targets).split(sizes, dim=1))
     decoder = network.decoder
     summaries = decoder.summarize(decoder.listen(network.contexts(passes)))
-    total = answer_loss(decoder.predict(decoder.fuse(summaries)), truth, multi_label)
-    by_pass = decoder.scores(summaries)
+    total = answer_loss([together(z) for z in decoder.predict(decoder.fuse(summaries))], truth, multi_label)
+    by_pass = [together(z) for z in decoder.scores(summaries)]
     for step in range(len(passes)):
         total = total + 0.1 * answer_loss([z[:, step] for z in by_pass], truth, multi_label)
     for z, target in zip(by_pass, truth, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from models.training.run_state import written
 if TYPE_CHECKING:
     from models.training.clips import TrainingClips
 
-_SHARED_LOOPS = ("standard", "pretraining")
 _MEASURED_CLIPS = 500  # of data sets that do not fit into memory
 
 
@@ -231,11 +229,6 @@ def train(config: TrainConfig, report: Callable[[EpochReport], None] | None = No
     EarwitnessError
         If the data cannot be read or the settings do not fit together.
     """
-    if config.loop.kind not in _SHARED_LOOPS and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError(
-            f"The loop {config.loop.kind!r} runs in one process, and torchrun started several.",
-            "Start it without torchrun.",
-        )
     if config.loop.kind != "standard":
         from models.training.loops import LOOPS
 

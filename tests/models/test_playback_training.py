@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from models.checkpoint import load_recognizer
 from models.errors import SettingsError
 from models.families.play_it_back import PlayItBack
 from models.frontends import build_frontend
+from models.training.clips import Draw, TrainingClips
 from models.training.config import TrainConfig
 from models.training.playback_copies import CopiedClips, Drawn, FreshClips
 from models.training.playback_evidence import selection_test
@@ -25,11 +27,12 @@ from models.training.playback_stages import (
     PlaybackStages,
     answer_step,
     moving_average,
+    plan_of,
     run_stages,
     train_playback,
 )
 from models.training.run_state import Saver
-from models.training.trainer import EpochReport, train
+from models.training.trainer import EpochReport, read_examples, train, training_part
 from tests.models.test_play_it_back import TINY_DECODER, noise, tiny, tiny_config
 from tests.models.test_play_it_back_corrected import VGG_SCHEDULE
 
@@ -157,18 +160,21 @@ def test_exploring_falls_and_keeps_the_total() -> None:
     assert [explored_share(x) for x in (0.0, 0.15, 0.3, 1.0)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
     generator = torch.Generator().manual_seed(0)
     selected = [np.array([[100, 140], [200, 230]]), np.zeros((0, 2), dtype=np.int64)]
-    replaced = explore(1.0, generator)(1, selected, [400, 400])
+    replaced = explore(1.0, [generator] * 2)(1, selected, [400, 400])
     assert (replaced[0][:, 1] - replaced[0][:, 0]).sum() == 70 and replaced[0].tolist() != selected[0].tolist()
     assert replaced[1].shape == (0, 2)
-    assert explore(0.0, generator)(1, selected, [400, 400])[0] is selected[0]
+    assert explore(0.0, [generator] * 2)(1, selected, [400, 400])[0] is selected[0]
 
 
 def test_encoder_meets_masked_and_replayed_clips() -> None:
     network, front = tiny(schedule={"corrected": True})
     features = front(noise(batch=32))
-    inputs = encoder_inputs(network, features, torch.Generator().manual_seed(3))
+    generators = [torch.Generator().manual_seed(seed) for seed in range(32)]
+    inputs = encoder_inputs(network, features, generators)
     coarse, finer = features[:, :50], features[:, 50:]
     assert inputs.shape == coarse.shape
+    some = encoder_inputs(network, features[4:9], [torch.Generator().manual_seed(seed) for seed in range(4, 9)])
+    assert some.equal(inputs[4:9])  # whatever else is heard
 
     def shared(rows: Tensor, others: Tensor) -> Tensor:
         return (rows[:, None] == others[None]).all(dim=2).any(dim=1)
@@ -205,6 +211,10 @@ def recipe(folder: Path, **changes: object) -> TrainConfig:
     return TrainConfig.model_validate(values | changes)
 
 
+def clips_of(config: TrainConfig) -> TrainingClips:
+    return TrainingClips(training_part(config, read_examples(config)), 16000, 8000)
+
+
 def test_all_stages_write_a_checkpoint(tmp_path: Path) -> None:
     reports: list[EpochReport] = []
     folder = train_playback(
@@ -222,7 +232,6 @@ def test_each_stage_trains_its_parts(tmp_path: Path) -> None:
     """Encoder alone first; then slots and decoder with the encoder fixed; then all; then the decoder."""
     config = recipe(tmp_path)
     config.output.mkdir()
-    waveforms, targets = 0.1 * torch.randn(8, 8000), torch.eye(2).repeat(4, 1)
     for epochs, stages, moved in (
         (1, PlaybackStages(decoder_epochs=0), {"encoder"}),
         (0, PlaybackStages(decoder_epochs=1), {"decoder", "time_slots"}),
@@ -233,8 +242,8 @@ def test_each_stage_trains_its_parts(tmp_path: Path) -> None:
         front = build_frontend(PlayItBack.default_frontend(network.config))
         before = {name: value.clone() for name, value in network.state_dict().items()}
         settings = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"epochs": epochs})})
-        clips = FreshClips(waveforms, targets, front, config.augment, None, torch.device("cpu"))
-        run_stages(settings, stages, network, clips, Saver(settings))
+        clips = FreshClips(clips_of(config), front, config.augment, None, torch.device("cpu"))
+        run_stages(settings, stages, network, clips, Saver(settings), Accelerator(cpu=True))
         changed = {name.split(".")[0] for name, value in network.state_dict().items() if not value.equal(before[name])}
         assert changed == moved
 
@@ -288,7 +297,7 @@ def test_a_teacher_has_a_say_in_the_last_stage() -> None:
     })  # fmt: skip
     network.eval()
     losses = [
-        answer_step(network, Drawn(features, targets, soft), config, torch.Generator().manual_seed(0)).item()
+        answer_step(network, Drawn(features, targets, soft, (Draw(0, key=1), Draw(1, key=2))), config).item()
         for soft in (None, 50 * targets, 50 * targets.flip(0))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and abs(losses[0] - losses[2]) > 1e-3
@@ -306,7 +315,7 @@ def test_levels_are_rolled_together() -> None:
     clock = network.clock()
     click = torch.zeros(4, round(clock.seconds * clock.sample_rate))
     click[:, 2000:2100] = 1.0
-    rolled = roll_levels(front(click), clock, torch.Generator().manual_seed(1))
+    rolled = roll_levels(front(click), clock, [torch.Generator().manual_seed(seed) for seed in range(4)])
     parts = zip(rolled.split(clock.lengths, dim=1), clock.hops, strict=True)
     loudest = [part.mean(dim=2).argmax(dim=1) * hop for part, hop in parts]
     for finer in loudest[1:]:
@@ -317,17 +326,20 @@ def test_levels_are_rolled_together() -> None:
 def test_copies_of_the_clips(tmp_path: Path) -> None:
     """Every second copy has mix-up, and only they are left out where none is wanted."""
     network, front = tiny(schedule={"corrected": True})
-    config = recipe(tmp_path, augment={"mixup": 1.0, "noise_db": None, "gain_db": [0, 0], "shift": False})
-    clips = FreshClips(noise(batch=6), torch.eye(6), front, config.augment, None, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    copied = CopiedClips(clips, 4, network.clock(), generator)
-    plain = copied.draw([4, 1], False, generator)
-    assert plain.targets.equal(torch.eye(6)[[4, 1]]) and plain.soft is None
-    whole = front(clips.waveforms[[4, 1]])
-    assert plain.features.shape == whole.shape
-    mixed = torch.cat([copied.draw([0], True, generator).targets for _ in range(20)])
-    assert 0 < int((mixed.max(dim=1).values < 1).sum()) < 20
-    assert torch.allclose(mixed.sum(dim=1), torch.ones(20))
+    config = recipe(
+        tmp_path, optimizer={"batch_size": 3},
+        augment={"mixup": 1.0, "noise_db": None, "gain_db": [0, 0], "shift": False, "speed": [1, 1]},
+    )  # fmt: skip
+    clips = FreshClips(clips_of(config), front, config.augment, None, torch.device("cpu"))
+    plan = plan_of(config, clips.clips)
+    copied = CopiedClips(clips, 4, network.clock(), plan, Accelerator(cpu=True))
+    plain = copied.draw([Draw(4), Draw(1)], False)
+    assert plain.targets.equal(torch.eye(2)[[0, 1]]) and plain.soft is None
+    whole = front(torch.stack([clips.clips[row].waveform for row in (4, 1)]))
+    torch.testing.assert_close(plain.features, whole, atol=0.02, rtol=0.002)
+    mixed = copied.draw([Draw(row, key=key) for row in range(8) for key in range(5)], True).targets
+    assert 0 < int((mixed.max(dim=1).values < 1).sum()) < 40
+    assert torch.allclose(mixed.sum(dim=1), torch.ones(40))
 
 
 def test_only_corrected_models_are_trained_in_stages(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 
-from models.errors import SettingsError
 from models.training.augmentations import AUGMENTATIONS
 from models.training.clips import TrainingClips, collate, key_of
 from models.training.config import TrainConfig
@@ -147,14 +146,6 @@ def assert_learned_alike(first: dict[str, torch.Tensor], second: dict[str, torch
             torch.testing.assert_close(second[key], value, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["online", "event_graph", "playback_stages"])
-def test_loops_for_one_process_refuse_several(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SettingsError, match="runs in one process"):
-        train(recipe(tmp_path, tmp_path / "out", loop={"kind": kind}))
-    assert not (tmp_path / "out").exists()
-
-
 # --- processes --------------------------------------------------------------------------------------------------------
 
 # Networks without batch norm: on the CPU every process would have statistics of its own part of a batch.
@@ -224,10 +215,12 @@ main()
 """
 
 
-def torchrun(config: TrainConfig, folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    config: TrainConfig, folder: Path, kill_at: int = 0, script: str = KILLED
+) -> subprocess.CompletedProcess[str]:
     """Train in two processes, which kill themselves before a step (from 1) if wanted."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    (folder / "go.py").write_text(KILLED, encoding="utf-8")
+    (folder / "go.py").write_text(script, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at), "PYTHONPATH": str(Path(__file__).parents[2]),
