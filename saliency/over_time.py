@@ -179,10 +179,9 @@ def over_time(
 
 
 def without_crumbs(recognizer: Recognizer, waveform: np.ndarray) -> np.ndarray:
-    """A waveform without what goes less than a frame beyond the window: it holds nothing more to hear."""
+    """A waveform without the little that goes beyond its only window: it holds nothing more to hear."""
     window = recognizer.window_samples
-    beyond = 0 if window is None else len(waveform) - window
-    return waveform[:window] if 0 < beyond < recognizer.frontend.hop_length else waveform
+    return waveform[:window] if len(window_starts(len(waveform), window)) == 1 else waveform
 
 
 # --- time attention and rollout ------------------------------------------------------------------------------------

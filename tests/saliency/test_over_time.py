@@ -250,6 +250,17 @@ def test_what_is_shorter_than_a_frame_is_no_second_window() -> None:
     assert len(without_crumbs(recognizer, np.zeros(5, dtype=np.float32))) == 5
 
 
+@pytest.mark.parametrize("kind", ["time_attention", "class_scores"])
+def test_what_a_codec_adds_changes_nothing(kind: str) -> None:
+    recognizer = tiny_recognizer("crnn")
+    window = recognizer.window_samples
+    assert window
+    clip = np.random.default_rng(0).standard_normal(window + window // 60).astype(np.float32)
+    longer, plain = (over_time(recognizer, wave, "class 0", kind) for wave in (clip, clip[:window]))
+    assert len(plain.values) > 4
+    np.testing.assert_array_equal(longer.values, plain.values)
+
+
 @pytest.mark.parametrize("samples", [0, 1, 37])
 def test_clips_of_nearly_nothing(samples: int) -> None:
     recognizer = tiny_recognizer("crnn")
