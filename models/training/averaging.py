@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,21 @@ from torch import Tensor
 from models.checkpoint import fill_network, hash_weights, load_recognizer
 from models.errors import CheckpointError, SettingsError
 from models.recognizer import Recognizer
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential average that soon forgets its first values, for `torch.optim.swa_utils.AveragedModel`.
+
+    With a fixed decay a short run would end with a good part of its beginning: 0.998 keeps 9 % of it after 1200 steps. So
+    the decay of step n is at most (1 + n) / (10 + n).
+    """
+
+    def average(averaged: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
+        count = float(steps)
+        share = min(decay, (1.0 + count) / (10.0 + count))
+        return averaged + (1.0 - share) * (value - averaged)
+
+    return average
 
 
 class WeightAverage:

@@ -19,6 +19,7 @@ from models.card import Card
 from models.errors import SettingsError
 from models.families.play_it_back import PlayItBack, PlayItBackConfig
 from models.training.augment import mask_features
+from models.training.averaging import moving_average
 from models.training.clips import TrainingClips, key_of
 from models.training.config import TrainConfig
 from models.training.losses import distilled
@@ -125,17 +126,6 @@ def answer_step(network: PlayItBack, drawn: Drawn, config: TrainConfig, together
         said = drawn.soft.sigmoid() if config.task == "multi-label" else drawn.soft.softmax(dim=1)
         targets = (1 - share) * targets + share * said
     return decoder_loss(network, passes, targets, config.task == "multi-label", together)
-
-
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential average that soon forgets its first values, as short stages need it."""
-
-    def average(averaged: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
-        count = float(steps)
-        share = min(decay, (1.0 + count) / (10.0 + count))
-        return averaged + (1.0 - share) * (value - averaged)
-
-    return average
 
 
 def optimizers(

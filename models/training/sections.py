@@ -176,7 +176,8 @@ class OptimizerConfig(Section):
     accumulate
         Batches whose mean gradient makes one step.
     average_decay
-        Of the exponential average of the weights, which is what is kept; 0: none.
+        Of the exponential average of the weights, which is what is kept; of step n at most (1 + n) / (10 + n), so that
+        short runs forget their beginning. 0: none.
     average_epochs
         First and last epoch of a plain average of the weights at their ends, which is kept instead.
     average_first_twice

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from models.errors import SettingsError
@@ -23,7 +23,7 @@ from models.frontends import FrontEnd
 from models.network import Network
 from models.recognizer import Recognizer
 from models.training.augmentations import AUGMENTATIONS
-from models.training.averaging import WeightAverage
+from models.training.averaging import WeightAverage, moving_average
 from models.training.clips import Batch, TrainingClips, collate
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.distillation import Projection, Teacher, embeddings_of
@@ -51,8 +51,7 @@ class Averages:
         if settings.average_epochs is not None:
             self.epochs = WeightAverage(settings.average_first_twice)
         elif settings.average_decay > 0:
-            decay = get_ema_multi_avg_fn(settings.average_decay)
-            self.moving = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
+            self.moving = AveragedModel(network, avg_fn=moving_average(settings.average_decay), use_buffers=True)
 
     @property
     def current(self) -> Network:

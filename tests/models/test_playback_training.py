@@ -17,6 +17,7 @@ from models.checkpoint import load_recognizer
 from models.errors import SettingsError
 from models.families.play_it_back import PlayItBack
 from models.frontends import build_frontend
+from models.training.averaging import moving_average
 from models.training.clips import Draw, TrainingClips
 from models.training.config import TrainConfig
 from models.training.playback_copies import CopiedClips, Drawn, FreshClips
@@ -26,7 +27,6 @@ from models.training.playback_slots import slot_loss
 from models.training.playback_stages import (
     PlaybackStages,
     answer_step,
-    moving_average,
     plan_of,
     run_stages,
     train_playback,
