@@ -37,11 +37,15 @@ def state_path(config: TrainConfig) -> Path:
     return config.output / f"{config.name}.state"
 
 
+_STATE = 2  # to be raised when states hold something else: a run is not resumed from one that lacks what it needs
+
+
 def fingerprint(config: TrainConfig) -> str:
     """Of everything in a recipe that training depends on; where files lie and what texts say does not count."""
     values = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     for name in ("root", "workers", "memory_limit_gb"):
         values["data"].pop(name)
+    values["state"] = _STATE
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -235,7 +239,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or state.get("recipe") != fingerprint(config):
         raise SettingsError(
-            f"The interrupted training of {config.name} had other settings.",
+            f"The interrupted training of {config.name} had other settings, or an older version began it.",
             "Give the same recipe and settings, or start again without resume=true.",
         )
     return state
