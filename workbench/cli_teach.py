@@ -169,6 +169,11 @@ def remember(
     from models.teaching.remembering import remember_data
 
     chosen = [int(fold) for fold in folds.split(",") if fold.strip()]
-    memory = remember_data(model, data, data_format, chosen, source)
+
+    def told(done: int, total: int) -> None:
+        if sys.stderr.isatty() and (done % 20 == 0 or done == total):
+            print(f"\rreading {done} of {total} clips", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    memory = remember_data(model, data, data_format, chosen, source, told)
     clips = len(set(memory.groups.tolist()))
     typer.echo(f"{len(memory)} embeddings of {clips} clips, {memory.n_bytes / 1000:.0f} kB.")

@@ -160,7 +160,14 @@ def _fits(memory: Memory, recognizer: Recognizer) -> bool:
     return bool(memory.values().isfinite().all()) and logits.shape == (1, len(recognizer.labels))
 
 
-def remember(recognizer: Recognizer, waveforms: Tensor, targets: Tensor, source: str, limit: int = LIMIT) -> Memory:
+def remember(
+    recognizer: Recognizer,
+    waveforms: Tensor,
+    targets: Tensor,
+    source: str,
+    limit: int = LIMIT,
+    pictures: Sequence[Tensor | None] | None = None,
+) -> Memory:
     """Make the memory of a model from clips that it was trained on.
 
     Parameters
@@ -170,11 +177,14 @@ def remember(recognizer: Recognizer, waveforms: Tensor, targets: Tensor, source:
     source
         What the clips are, with their licence.
     limit
-        Bytes. As many changed copies of every clip are embedded as fit, besides the clip itself.
+        Bytes. As many changed copies of every clip are embedded as fit, besides the clip itself; of a clip with a picture
+        none, as its sound belongs to moments of the picture.
+    pictures
+        Of every clip what `Network.encode_frames` gives (a batch of one), or None.
     """
     parts, groups, first = [], [], list(range(len(waveforms)))
-    hidden = torch.cat(list(embed(recognizer, list(waveforms), [None] * len(waveforms)))).cpu()
-    room = limit // (hidden[0].numel() * 2) // max(1, len(waveforms))
+    hidden = torch.cat(list(embed(recognizer, list(waveforms), pictures or [None] * len(waveforms)))).cpu()
+    room = limit // (hidden[0].numel() * 2) // max(1, len(waveforms)) if pictures is None else 1
     parts.append(hidden)
     groups += first
     for view in range(1, min(_MOST_VIEWS, room)):

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from models.checkpoint import load_recognizer, write_card
-from models.data import READERS
+from models.data import READERS, ExampleSet
 from models.errors import DataError, SettingsError
-from models.teaching.listening import window_length
+from models.recognizer import Recognizer
+from models.teaching.contract import TeachingExample
+from models.teaching.listening import Progress, hear, window_length
 from models.teaching.memory import Memory, remember, save_memory
 from models.training.waveforms import load_waveforms
 
 
-def remember_data(model: str | Path, root: Path, data_format: str, folds: Sequence[int], source: str) -> Memory:
+def remember_data(
+    model: str | Path,
+    root: Path,
+    data_format: str,
+    folds: Sequence[int],
+    source: str,
+    progress: Progress | None = None,
+) -> Memory:
     """Write ``memory.safetensors`` beside a checkpoint's weights, and what it is into its card.
 
     Parameters
@@ -22,6 +34,8 @@ def remember_data(model: str | Path, root: Path, data_format: str, folds: Sequen
         Those that the model was trained on, and none that it is tested with.
     source
         What the clips are, with their licence.
+    progress
+        Told how many clips were read, and of how many.
 
     Raises
     ------
@@ -31,18 +45,22 @@ def remember_data(model: str | Path, root: Path, data_format: str, folds: Sequen
     if data_format not in READERS:
         raise SettingsError(f"There is no data format named {data_format!r}.", f"Known are: {', '.join(READERS)}.")
     recognizer = load_recognizer(model)
-    if recognizer.folder is None or recognizer.reads_video:
-        raise SettingsError(f"{recognizer.name} cannot be given a memory: it looks at pictures.")
+    if recognizer.folder is None:
+        raise SettingsError(f"{recognizer.name} cannot be given a memory: it lies in no folder.")
     examples = READERS[data_format](root).folds(folds)
     if not examples.examples or not set(examples.labels) <= set(recognizer.labels):
         raise DataError(
             f"{root.name} does not hold clips of the classes of {recognizer.name}.", "Check data and folds."
         )
-    waveforms, targets = load_waveforms(examples, recognizer.sample_rate, window_length(recognizer))
+    pictures: list[Tensor | None] | None = None
+    if recognizer.reads_video:
+        waveforms, targets, pictures = _seen(recognizer, examples, progress)
+    else:
+        waveforms, targets = load_waveforms(examples, recognizer.sample_rate, window_length(recognizer), progress)
     own = targets.new_zeros(len(targets), len(recognizer.labels))
     for column, label in enumerate(examples.labels):
         own[:, recognizer.labels.index(label)] = targets[:, column]
-    memory = remember(recognizer, waveforms, own, source)
+    memory = remember(recognizer, waveforms, own, source, pictures=pictures)
     save_memory(recognizer.folder, memory, recognizer.card.content_hash)
     clips = len(set(memory.groups.tolist()))
     sentence = (
@@ -52,3 +70,27 @@ def remember_data(model: str | Path, root: Path, data_format: str, folds: Sequen
     card = recognizer.card.model_copy(update={"training": recognizer.card.training | {"memory": sentence}})
     write_card(recognizer.folder, card)
     return memory
+
+
+def _seen(
+    recognizer: Recognizer, examples: ExampleSet, progress: Progress | None
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Sound, targets and pictures of the loudest window of every clip."""
+    heard, problems = hear(
+        recognizer, [TeachingExample(e.path.name, e.path, e.labels) for e in examples.examples], progress
+    )
+    if problems:
+        row, message = next(iter(problems.items()))
+        raise DataError(
+            f"{examples.examples[row].path.name} cannot be used: {message}", "Mend it or take it out of the table."
+        )
+    samples = window_length(recognizer)
+    waveforms, targets = torch.zeros(len(heard), samples), torch.zeros(len(heard), len(examples.labels))
+    pictures = []
+    for row, (one, example) in enumerate(zip(heard, examples.examples, strict=True)):
+        loudest = int(torch.stack([window.square().mean() for window in one.windows]).argmax())
+        waveforms[row, : len(one.windows[loudest])] = one.windows[loudest]
+        pictures.append(one.pictures[loudest])
+        for label in example.labels:
+            targets[row, examples.labels.index(label)] = 1.0
+    return waveforms, targets, pictures

@@ -52,7 +52,10 @@ def _render(arguments: list[str]) -> int:
         ("width", int, "pixels"),
     ]:
         parser.add_argument(f"--{name}", type=kind, default=getattr(usual, name.replace("-", "_")), help=what)
+    what = "what is heard in generated scenes (default: the ten classes of ESC-10)"
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", default=argparse.SUPPRESS, help=what)
     values = vars(parser.parse_args(arguments))
+    values["classes"] = tuple(values.get("classes", ()))
     esc, output = values.pop("esc"), values.pop("output")
 
     def report(done: int, total: int) -> None:
