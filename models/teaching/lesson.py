@@ -64,8 +64,6 @@ class Lesson:
         self.taught, self.rows = extend_recognizer(base, self.new_labels)
         self.taught.card = self.taught.card.model_copy(update={"task": self.task})
         self.head = head_parameters(self.taught.network, self.examination.hidden[0][:1].to(base.device))
-        self.way = chosen_way(base, settings, len(self.learned), len(learned_labels))
-        self.settings, self._open_rate = self._filled(settings), settings.learning_rate is None
         memory = load_memory(base)
         # One made of windows of another length does not go together with these examples.
         if memory is not None and memory.hidden.shape[1:] != self.examination.hidden[0].shape[1:]:
@@ -73,6 +71,8 @@ class Lesson:
         if self.task != base.card.task and base.card.task == "multi-label":
             memory = None
         self.memory = memory
+        self.way = chosen_way(base, settings, len(self.learned), len(learned_labels), remembers=memory is not None)
+        self.settings, self._open_rate = self._filled(settings), settings.learning_rate is None
         self.rehearsal: Rehearsal = prepare_rehearsal(base, memory, self.new_labels, usable=self.way == "head")
         self.trained_parameters = 0
         self.copies: list[Tensor] = []

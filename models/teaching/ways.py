@@ -22,7 +22,7 @@ SENTENCES = {
     "low_rank": "The classifier and small additions to all linear layers: between the head and everything.",
     "everything": "All weights: slow, needs many examples, and forgets most.",
 }
-# Examples of a class (on average) from which on more than the head is worth training.
+# Examples of a class (on average) from which on more than the head is worth training, where no memory would be left unused.
 _MANY = 100
 _BLOCK = re.compile(r"^(.*?(?:^|[._a-z])\d+)(?:\.|$)")
 
@@ -110,8 +110,16 @@ def offered_ways(recognizer: Recognizer) -> dict[str, str]:
     return {way: SENTENCES[way] for way in ways}
 
 
-def chosen_way(recognizer: Recognizer, settings: TeachSettings, n_examples: int, n_labels: int) -> str:
+def chosen_way(
+    recognizer: Recognizer, settings: TeachSettings, n_examples: int, n_labels: int, *, remembers: bool
+) -> str:
     """What is trained.
+
+    Parameters
+    ----------
+    remembers
+        Whether the base has a memory. It can be rehearsed only while the head alone is trained, and that was better for new
+        and old classes with up to 30 examples a class, all there were to measure with.
 
     Raises
     ------
@@ -123,7 +131,7 @@ def chosen_way(recognizer: Recognizer, settings: TeachSettings, n_examples: int,
         raise SettingsError(teachable_problem(recognizer), "Choose a model that names classes.")
     if settings.train == "auto":
         many = n_examples / max(1, n_labels) >= _MANY
-        return "last_blocks" if many and "last_blocks" in offered else "head"
+        return "last_blocks" if many and not remembers and "last_blocks" in offered else "head"
     if settings.train not in offered:
         raise SettingsError(
             f"{recognizer.name} cannot be trained with {settings.train}.", f"It offers: {', '.join(offered)}."

@@ -2,9 +2,9 @@
 
 ``python tests/benchmarks/bench_class_extension_video.py NEW_CLASSES SCENES [--models M ...] [--clips 5 10 20] [--seeds 0 1 2]``
 
-Both folders are what ``python -m models.data.scenes render-audio-visual`` wrote: NEW_CLASSES with ``--classes bell drum``, SCENES as
-the recipes of these models say. New classes are learned from fold 6 and tested on fold 7; the old ones are tested on fold 5 (recordings
-with drawn pictures) and 7 (generated). Seconds are those of `teach`; with ``BENCH_CLOCK=cpu`` processor time counts.
+Both folders are what ``python -m models.data.scenes render-audio-visual`` wrote: NEW_CLASSES with ``--classes bell drum``, SCENES
+as the recipes of these models say. New classes are learned from fold 6 and tested on fold 7; the old ones are tested on fold 5
+(recordings with drawn pictures) and 7 (generated). Seconds are those of `teach`; with ``BENCH_CLOCK=cpu`` processor time counts.
 """
 
 from __future__ import annotations

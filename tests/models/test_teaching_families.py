@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from models.errors import SettingsError
+from models.teaching.contract import TeachSettings
 from models.teaching.extension import extend_recognizer
 from models.teaching.low_rank import add_low_rank, merge_low_rank
-from models.teaching.ways import head_of, offered_ways, silent_input, teachable_problem
+from models.teaching.ways import chosen_way, head_of, offered_ways, silent_input, teachable_problem
 from tests.models.tiny_families import CONFIGS, tiny_recognizer
 
 
@@ -61,3 +62,13 @@ def test_low_rank_additions_begin_with_nothing_and_are_merged(name: str) -> None
 def test_what_names_no_classes_cannot_be_taught() -> None:
     recognizer = tiny_recognizer("equiav_pretraining")
     assert "names no classes" in teachable_problem(recognizer) and offered_ways(recognizer) == {}
+
+
+@pytest.mark.parametrize(
+    ("n_examples", "remembers", "way"),
+    [(20, True, "head"), (20, False, "head"), (199, False, "head"), (200, False, "last_blocks"), (5000, True, "head")],
+)
+def test_what_is_trained_by_default(n_examples: int, remembers: bool, way: str) -> None:
+    base = tiny_recognizer("ast")
+    assert chosen_way(base, TeachSettings(), n_examples, 2, remembers=remembers) == way
+    assert chosen_way(base, TeachSettings(train="everything"), n_examples, 2, remembers=remembers) == "everything"

@@ -167,6 +167,7 @@ def submit_ways(engine: Engine, base: str, stamp: str, n_examples: int, n_labels
     """Which ways a model offers, and how long they take; the result is `Ways`."""
 
     def work(job: Job) -> Ways:
+        from models.teaching.memory import load_memory
         from models.teaching.ways import chosen_way, offered_ways, teachable_problem
 
         recognizer = engine.recognizer(base)
@@ -175,9 +176,9 @@ def submit_ways(engine: Engine, base: str, stamp: str, n_examples: int, n_labels
             raise EarwitnessError(problem, "Choose another model.")
         offered = offered_ways(recognizer)
         seconds = expected_seconds(recognizer, max(2, n_examples))
-        return Ways(
-            offered, chosen_way(recognizer, TeachSettings(), n_examples, n_labels), {w: seconds[w] for w in offered}
-        )
+        remembers = load_memory(recognizer) is not None
+        default = chosen_way(recognizer, TeachSettings(), n_examples, n_labels, remembers=remembers)
+        return Ways(offered, default, {way: seconds[way] for way in offered})
 
     return engine.submit(digest("ways", base, stamp, n_examples, n_labels), work)
 
