@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from side_by_side import parsed
 from torch import Tensor
 
 from models.checkpoint import load_recognizer
@@ -176,11 +177,11 @@ def judged_links(recognizer: Recognizer, clips: Sequence[TestClip], draws: int =
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--folds", nargs="+", type=int, default=[7, 5])
     parser.add_argument("--draws", type=int, default=20, help="random orders of deletion; 0: no deletion")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, "folder")
     torch.set_num_threads(1)
     clips = {fold: read_clips(arguments.folder, fold) for fold in arguments.folds}
     print(f"| model | clips | {' | '.join(CONDITIONS)} |\n|---|---|{'---|' * len(CONDITIONS)}")

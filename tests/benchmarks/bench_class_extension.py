@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from side_by_side import table
+from side_by_side import parsed, table
 
 from models.checkpoint import load_recognizer
 from models.data import READERS, Example
@@ -49,15 +49,15 @@ def sample(examples: list[Example], labels: tuple[str, ...], clips: int, seed: i
 def main() -> None:
     """One row for every model and number of clips."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("new_classes", type=Path)
-    parser.add_argument("esc10", type=Path)
+    parser.add_argument("new_classes", nargs="?", type=Path)
+    parser.add_argument("esc10", nargs="?", type=Path)
     parser.add_argument("--models", nargs="+", default=["resnet-esc10", "ast-esc10"])
     parser.add_argument("--clips", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train", default="auto")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--test-fold", type=int, default=TEST_FOLD, help="another one for choosing settings")
-    options = parser.parse_args()
+    options = parsed(parser, "new_classes", "esc10")
     clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
     global TRAIN_FOLDS
     TRAIN_FOLDS = tuple(fold for fold in (1, 2, 3, 4) if fold != options.test_fold)

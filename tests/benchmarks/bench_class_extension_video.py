@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from side_by_side import table
+from side_by_side import parsed, table
 
 from models.checkpoint import load_recognizer
 from models.data import READERS, ExampleSet
@@ -51,12 +51,12 @@ def accuracy(recognizer: Recognizer, examples: list[TeachingExample], hidden: to
 def main() -> None:
     """One row for every model and number of clips."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("new_classes", type=Path)
-    parser.add_argument("scenes", type=Path)
+    parser.add_argument("new_classes", nargs="?", type=Path)
+    parser.add_argument("scenes", nargs="?", type=Path)
     parser.add_argument("--models", nargs="+", default=["event-graph-scenes", "equiav-scenes"])
     parser.add_argument("--clips", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    options = parser.parse_args()
+    options = parsed(parser, "new_classes", "scenes")
     clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
     read = READERS["audio_visual_scenes"]
     new, old = read(options.new_classes), read(options.scenes)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from side_by_side import table
+from side_by_side import parsed, table
 from torch import Tensor, nn
 
 from models.checkpoint import load_recognizer
@@ -40,11 +40,11 @@ def train(recognizer: Recognizer, logits: Callable[[], Tensor], hidden: Tensor, 
 def main() -> None:
     """One row for every model."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("new_classes", type=Path)
+    parser.add_argument("new_classes", nargs="?", type=Path)
     parser.add_argument("--models", nargs="+", default=["resnet-esc10", "ast-esc10"])
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--steps", type=int, default=100)
-    options = parser.parse_args()
+    options = parsed(parser, "new_classes")
     clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
     examples = READERS["esc"](options.new_classes)
     rows = []

@@ -184,7 +184,7 @@ def interval(values: tuple[float, float, float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Does Play It Back replay the right moments?")
-    parser.add_argument("model", help="Name or folder of a checkpoint.")
+    parser.add_argument("model", nargs="?", default="play-it-back-esc10", help="Name or folder of a checkpoint.")
     parser.add_argument("--data", type=Path, help="ESC-10 or ESC-50 folder; without it only scenes are measured.")
     parser.add_argument("--scenes", type=int, default=20, help="Scenes of every class.")
     parser.add_argument("--write-card", action="store_true", help="Write the figures into the model's card.")

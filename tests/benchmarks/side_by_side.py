@@ -5,6 +5,7 @@ With ``BENCH_CLOCK=cpu`` processor time is measured instead of time that passes:
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,15 @@ def fastest(
         if time.perf_counter() > end:
             break
     return best
+
+
+def parsed(parser: argparse.ArgumentParser, *needed: str) -> argparse.Namespace:
+    """The arguments; without those that are needed the script says which and ends well, so that all can be run in turn."""
+    options = parser.parse_args()
+    if any(getattr(options, name) is None for name in needed):
+        parser.print_usage()
+        parser.exit(0, f"Not measured: give {' and '.join(needed)}.\n")
+    return options
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
