@@ -18,7 +18,7 @@ from models.teaching.low_rank import linear_layers
 
 SENTENCES = {
     "head": "Only the classifier is trained, on stored embeddings: seconds, and little is forgotten.",
-    "last_blocks": "The classifier and the last layers: slower, for sounds that the model does not tell apart yet.",
+    "last_blocks": "The classifier and the last layers: slower, and forgets more; for sounds that it does not tell apart yet.",
     "low_rank": "The classifier and small additions to all linear layers: between the head and everything.",
     "everything": "All weights: slow, needs many examples, and forgets most.",
 }

@@ -244,6 +244,7 @@ def _moved(clip: Clip, before: Shown, after: Shown) -> Moved:
                 track("before", "Heard before", before.sound.kept), track("after", "Hears now", after.sound.kept),
                 track("original", "Original", clip.waveform),
             ],
+            "segments": None,
             "strings": {"supports": "More than before", "opposes": "Less than before"},
         }
     )  # fmt: skip
