@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from models.catalog import find_checkpoint, read_card
 from models.data import Example, ExampleSet
+from models.errors import CheckpointError
 from models.training.config import TrainConfig
 
 _PACKAGES = ("earwitness", "torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "av", "accelerate")
@@ -77,6 +79,23 @@ def describe_data(examples: ExampleSet) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def checkpoint_hash(checkpoint: str) -> str:
+    """Of a checkpoint its content hash, of another weights file the SHA-256 of its bytes."""
+    try:
+        if Path(checkpoint).is_file():
+            with Path(checkpoint).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return read_card(find_checkpoint(checkpoint)).content_hash
+    except (CheckpointError, OSError):
+        return "not found any more"  # a training that is over is not lost for this
+
+
+def describe_checkpoints(config: TrainConfig) -> dict[str, str]:
+    """The weights that a run began with or was taught by, by their names."""
+    used = [start.checkpoint for start in config.start] + ([config.teacher.checkpoint] if config.teacher else [])
+    return {Path(checkpoint).name: checkpoint_hash(checkpoint) for checkpoint in used}
+
+
 def provenance(config: TrainConfig, parts: dict[str, ExampleSet], processes: int = 1) -> dict[str, Any]:
     """The section ``training`` of a card.
 
@@ -93,4 +112,4 @@ def provenance(config: TrainConfig, parts: dict[str, ExampleSet], processes: int
         "recipe": recipe_for_card(config), "clips": len(parts["train"].examples),
         "data": {name: describe_data(examples) for name, examples in parts.items()},
         "processes": processes, "versions": versions(),
-    }  # fmt: skip
+    } | ({"checkpoints": found} if (found := describe_checkpoints(config)) else {})  # fmt: skip

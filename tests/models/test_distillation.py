@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from models.catalog import read_card
 from models.checkpoint import load_recognizer, save_checkpoint
 from models.errors import SettingsError
 from models.training.clips import collate
 from models.training.config import TrainConfig, load_train_config
 from models.training.distillation import Teacher, channel_axis, pooled
+from models.training.provenance import checkpoint_hash
 from models.training.sections import TeacherConfig
 from models.training.standard_loop import Learner, StandardLoop
 from models.training.trainer import prepare_training, train
@@ -149,3 +152,17 @@ def test_it_is_refused_where_no_head_reads_an_embedding(sounds: Path, tmp_path: 
     with pytest.raises(SettingsError, match="embedding_weight"):
         (tmp_path / "r.yaml").write_text("name: a\nfamily: ast\nfrontend: {kind: kaldi_fbank}\ndata: {root: x}\n")
         load_train_config(tmp_path / "r.yaml", ["teacher.checkpoint=x", "teacher.embedding_weight=-1"])
+
+
+def test_the_card_names_the_weights_that_a_run_came_from(sounds: Path, tmp_path: Path, teacher: Path) -> None:
+    first = train(guided(sounds, tmp_path / "first", teacher, 0.0))
+    assert read_card(first).training["checkpoints"] == {teacher.name: read_card(teacher).content_hash}
+    start = [{"kind": "whole", "checkpoint": str(first)}]
+    hashes = {path.name: read_card(path).content_hash for path in (first, teacher)}
+    again = train(guided(sounds, tmp_path / "again", teacher, 0.0, start=start))
+    assert read_card(again).training["checkpoints"] == hashes
+    assert "checkpoints" not in read_card(train(recipe(sounds, tmp_path / "alone"))).training
+    weights_file = tmp_path / "published.pth"
+    weights_file.write_bytes(b"abc")
+    assert checkpoint_hash(str(weights_file)) == hashlib.sha256(b"abc").hexdigest()
+    assert checkpoint_hash(str(tmp_path / "gone")) == "not found any more"
