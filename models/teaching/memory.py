@@ -20,7 +20,7 @@ from models.recognizer import Recognizer
 from models.teaching.listening import changed, embed
 
 MEMORY = "memory.safetensors"
-LIMIT = 1_000_000  # bytes of a memory
+LIMIT = 4_000_000  # bytes of a memory
 _MOST_VIEWS = 4
 _MOST_BYTES = 64_000_000  # of a file that is read: one from elsewhere may be anything
 _SEED = 20_130_601
@@ -71,6 +71,11 @@ class Memory:
         return Memory(self.hidden[index], self.targets[index], self.groups[index], self.source, self.scale)
 
 
+def _as_bytes(hidden: Tensor) -> bool:
+    """Whether a byte is enough for a value: only where none is negative."""
+    return hidden.ndim > 1 and bool((hidden >= 0).all())
+
+
 def pack(hidden: Tensor, targets: Tensor, groups: Tensor, source: str, limit: int = LIMIT) -> Memory:
     """Embeddings in as few bytes as they need; of too many, every clip loses the last of its copies first.
 
@@ -78,7 +83,7 @@ def pack(hidden: Tensor, targets: Tensor, groups: Tensor, source: str, limit: in
     """
     per_row = hidden[0].numel()
     scale = torch.zeros(0)
-    if len(hidden) * per_row * 2 > limit and bool((hidden >= 0).all()) and hidden.ndim > 1:
+    if len(hidden) * per_row * 2 > limit and _as_bytes(hidden):
         scale = hidden.float().amax(dim=[d for d in range(hidden.ndim) if d != 1]).clamp(min=1e-6)
         packed = (hidden / scale.view(1, -1, *[1] * (hidden.ndim - 2)) * 255.0).round().to(torch.uint8)
     else:
@@ -184,7 +189,11 @@ def remember(
     """
     parts, groups, first = [], [], list(range(len(waveforms)))
     hidden = torch.cat(list(embed(recognizer, list(waveforms), pictures or [None] * len(waveforms)))).cpu()
-    room = limit // (hidden[0].numel() * 2) // max(1, len(waveforms)) if pictures is None else 1
+    room = (
+        limit // (hidden[0].numel() * (1 if _as_bytes(hidden) else 2)) // max(1, len(waveforms))
+        if pictures is None
+        else 1
+    )
     parts.append(hidden)
     groups += first
     for view in range(1, min(_MOST_VIEWS, room)):

@@ -74,6 +74,19 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: saved(folder / name, name) for name in ("ast", "resnet_attention")}
 
 
+@pytest.mark.parametrize(("family", "bytes_each"), [("resnet_attention", 1), ("ast", 2)])
+def test_a_memory_holds_as_many_copies_as_fit(family: str, bytes_each: int) -> None:
+    recognizer = make_recognizer(family)
+    sounds = 0.1 * torch.randn(6, 8000, generator=torch.Generator().manual_seed(0))
+    size = remember(recognizer, sounds, torch.eye(3).repeat(2, 1), "noises").hidden[0].numel()
+    for copies in (1, 3):
+        memory = remember(
+            recognizer, sounds, torch.eye(3).repeat(2, 1), "noises", limit=6 * size * copies * bytes_each + 5
+        )  # fmt: skip
+        assert memory.groups.tolist() == [0, 1, 2, 3, 4, 5] * copies
+        assert memory.n_bytes == 6 * size * copies * bytes_each
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
