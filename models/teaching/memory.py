@@ -165,6 +165,7 @@ def _fits(memory: Memory, recognizer: Recognizer) -> bool:
     return bool(memory.values().isfinite().all()) and logits.shape == (1, len(recognizer.labels))
 
 
+@torch.no_grad()
 def remember(
     recognizer: Recognizer,
     waveforms: Tensor,
@@ -182,22 +183,22 @@ def remember(
     source
         What the clips are, with their licence.
     limit
-        Bytes. As many changed copies of every clip are embedded as fit, besides the clip itself; of a clip with a picture
-        none, as its sound belongs to moments of the picture.
+        Bytes. As many changed copies of every clip are embedded as fit, besides the clip itself. Of a clip with a picture the
+        other copy is its sound alone: a changed sound would not belong to the moments of the picture.
     pictures
         Of every clip what `Network.encode_frames` gives (a batch of one), or None.
     """
-    parts, groups, first = [], [], list(range(len(waveforms)))
-    hidden = torch.cat(list(embed(recognizer, list(waveforms), pictures or [None] * len(waveforms)))).cpu()
-    room = (
-        limit // (hidden[0].numel() * (1 if _as_bytes(hidden) else 2)) // max(1, len(waveforms))
-        if pictures is None
-        else 1
-    )
-    parts.append(hidden)
-    groups += first
-    for view in range(1, min(_MOST_VIEWS, room)):
-        copies = [changed(waveform, _SEED, row, view) for row, waveform in enumerate(waveforms)]
-        parts.append(torch.cat(list(embed(recognizer, copies, [None] * len(copies)))).cpu())
-        groups += first
+    sounds, groups = list(waveforms), list(range(len(waveforms)))
+    parts = [torch.cat(list(embed(recognizer, sounds, pictures or [None] * len(sounds)))).cpu()]
+    if pictures is not None:
+        # Else a lesson of sounds would teach that what has no picture is of a new class.
+        frames = recognizer.frames(None)
+        unseen = None if frames is None else recognizer.network.encode_frames(frames).cpu()
+        parts.append(torch.cat(list(embed(recognizer, sounds, [unseen] * len(sounds)))).cpu())
+    else:
+        size = parts[0][0].numel() * (1 if _as_bytes(parts[0]) else 2)
+        for view in range(1, min(_MOST_VIEWS, limit // size // max(1, len(sounds)))):
+            copies = [changed(waveform, _SEED, row, view) for row, waveform in enumerate(waveforms)]
+            parts.append(torch.cat(list(embed(recognizer, copies, [None] * len(copies)))).cpu())
+    groups *= len(parts)
     return pack(torch.cat(parts), targets.repeat(len(parts), 1), torch.tensor(groups), source, limit)

@@ -41,12 +41,12 @@ def test_a_model_that_sees_gets_a_memory_of_sound_and_picture(videos: Path, tmp_
     made = remember_data(
         folder, videos, "audio_visual_scenes", [6], "scenes", lambda done, total: told.append((done, total))
     )
-    assert told[-1] == (4, 4) and len(made) == 4
+    assert told[-1] == (4, 4) and len(made) == 8
     recognizer = load_recognizer(folder, "cpu")
     memory = load_memory(recognizer)
-    assert memory is not None and memory.targets[:, :2].tolist() == [[1, 0], [0, 1]] * 2
-    assert memory.groups.tolist() == [0, 1, 2, 3] and not memory.targets[:, 2:].any()
-    # What is remembered is answered as the clip is, seen and heard; without the picture the answer is another.
+    assert memory is not None and memory.targets[:, :2].tolist() == [[1, 0], [0, 1]] * 4
+    assert memory.groups.tolist() == [0, 1, 2, 3] * 2 and not memory.targets[:, 2:].any()
+    # What is remembered is answered as the clip is, seen and heard, and its sound alone; these answers differ.
     answers = recognizer.network.forward_head(memory.values())
     for row, path in enumerate(sorted((videos / "clips").iterdir())):
         clip = open_clip(path)
@@ -63,6 +63,7 @@ def test_a_model_that_sees_gets_a_memory_of_sound_and_picture(videos: Path, tmp_
             for video in (clip.video, None)
         )
         np.testing.assert_allclose(answers[row].numpy(), seen.reshape(-1), atol=0.01, rtol=0.01)
+        np.testing.assert_allclose(answers[4 + row].numpy(), unseen.reshape(-1), atol=0.01, rtol=0.01)
         assert np.abs(seen - unseen).max() > 0.02
 
 
