@@ -17,7 +17,7 @@ from models.teaching.contract import Scores, TeachingExample, TeachSettings
 from models.teaching.course import Course, StateFile
 from models.teaching.examination import Examination, examine_with
 from models.teaching.extension import extend_recognizer, head_parameters
-from models.teaching.listening import changed, embed
+from models.teaching.listening import changed, embed, no_picture
 from models.teaching.memory import load_memory
 from models.teaching.objective import opinion_as_targets
 from models.teaching.rehearsal import Rehearsal, answers, prepare_rehearsal
@@ -144,7 +144,8 @@ class Lesson:
         for view in range(views):
             copies = [changed(w, seed, row, view) for row, w in enumerate(waveforms)]
             parts = []
-            for part in embed(base, copies, pictures):
+            # Every second copy is a sound alone: what is learned from videos is to be heard, too.
+            for part in embed(base, copies, pictures if view % 2 else [no_picture(base)] * len(copies)):
                 parts.append(part.cpu())
                 self.course.tell("embedding", view * len(copies) + sum(map(len, parts)), views * len(copies))
             hidden.append(torch.cat(parts))

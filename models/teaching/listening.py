@@ -155,6 +155,13 @@ def encoded(recognizer: Recognizer, features: Tensor, frames: Tensor | None) -> 
 
 
 @torch.no_grad()
+def no_picture(recognizer: Recognizer) -> Tensor | None:
+    """What `Network.encode_frames` gives where there is nothing to see (a batch of one); None for models that only hear."""
+    frames = recognizer.frames(None)
+    return None if frames is None else recognizer.network.encode_frames(frames).cpu()
+
+
+@torch.no_grad()
 def embed(recognizer: Recognizer, waveforms: Sequence[Tensor], pictures: Sequence[Tensor | None]) -> Iterator[Tensor]:
     """What the head reads of every waveform, a batch at a time."""
     for first in range(0, len(waveforms), BATCH):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.recognizer import Recognizer
-from models.teaching.listening import changed, embed
+from models.teaching.listening import changed, embed, no_picture
 
 MEMORY = "memory.safetensors"
 LIMIT = 4_000_000  # bytes of a memory
@@ -192,9 +192,7 @@ def remember(
     parts = [torch.cat(list(embed(recognizer, sounds, pictures or [None] * len(sounds)))).cpu()]
     if pictures is not None:
         # Else a lesson of sounds would teach that what has no picture is of a new class.
-        frames = recognizer.frames(None)
-        unseen = None if frames is None else recognizer.network.encode_frames(frames).cpu()
-        parts.append(torch.cat(list(embed(recognizer, sounds, [unseen] * len(sounds)))).cpu())
+        parts.append(torch.cat(list(embed(recognizer, sounds, [no_picture(recognizer)] * len(sounds)))).cpu())
     else:
         size = parts[0][0].numel() * (1 if _as_bytes(parts[0]) else 2)
         for view in range(1, min(_MOST_VIEWS, limit // size // max(1, len(sounds)))):

@@ -14,6 +14,9 @@ from models.data.scenes.__main__ import RENDER, main
 from models.errors import DataError
 from models.prediction import hop_samples, window_starts
 from models.teaching import TeachingExample, TeachSettings, teach
+from models.teaching.course import Course
+from models.teaching.lesson import Lesson
+from models.teaching.listening import changed, embed
 from models.teaching.memory import load_memory
 from models.teaching.remembering import remember_data
 from tests.models.tiny_families import tiny_recognizer
@@ -76,6 +79,23 @@ def test_what_is_remembered_is_rehearsed_with_videos(videos: Path, tmp_path: Pat
     result = teach(folder, examples, settings, tmp_path, name="taught")
     assert "4 remembered clips are rehearsed (scenes)" in result.rehearsal
     assert result.new_labels == ("gong", "tabla")
+
+
+def test_what_videos_teach_is_heard_without_them_too(videos: Path, tmp_path: Path) -> None:
+    """Every second changed copy that is learned from is a sound alone."""
+    base = load_recognizer(saved(tmp_path / "base", "hetero_graph"), "cpu")
+    paths = sorted((videos / "clips").iterdir())
+    examples = [TeachingExample(path.name, path, ("gong" if row < 2 else "tabla",)) for row, path in enumerate(paths)]
+    settings = TeachSettings(train="head", views=4, held_out_share=0.0)
+    lesson = Lesson(base, examples, settings, Course(None))
+    waveforms, pictures, _ = lesson.windows(lesson.learned)
+    learned = lesson._head_data().hidden[: 5 * len(waveforms)].split(len(waveforms))
+    unseen = base.network.encode_frames(base.frames(None))
+    for view, hidden in enumerate(learned[1:]):
+        copies = [changed(waveform, settings.seed, row, view) for row, waveform in enumerate(waveforms)]
+        seen, alone = (torch.cat(list(embed(base, copies, part))) for part in (pictures, [unseen] * len(copies)))
+        torch.testing.assert_close(hidden, seen if view % 2 else alone)
+        assert not torch.allclose(seen, alone, atol=1e-3)
 
 
 def test_a_clip_that_cannot_be_opened_is_named(videos: Path, tmp_path: Path) -> None:
