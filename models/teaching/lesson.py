@@ -141,11 +141,12 @@ class Lesson:
         targets = [self.learned_targets()[places]]
         views = self.settings.views or 0
         self.copies = list(hidden)
+        # Every second copy is a sound alone: what is learned from videos is to be heard, too.
+        alone = [no_picture(base)] * len(waveforms)
         for view in range(views):
             copies = [changed(w, seed, row, view) for row, w in enumerate(waveforms)]
             parts = []
-            # Every second copy is a sound alone: what is learned from videos is to be heard, too.
-            for part in embed(base, copies, pictures if view % 2 else [no_picture(base)] * len(copies)):
+            for part in embed(base, copies, pictures if view % 2 else alone):
                 parts.append(part.cpu())
                 self.course.tell("embedding", view * len(copies) + sum(map(len, parts)), views * len(copies))
             hidden.append(torch.cat(parts))

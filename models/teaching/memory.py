@@ -165,7 +165,6 @@ def _fits(memory: Memory, recognizer: Recognizer) -> bool:
     return bool(memory.values().isfinite().all()) and logits.shape == (1, len(recognizer.labels))
 
 
-@torch.no_grad()
 def remember(
     recognizer: Recognizer,
     waveforms: Tensor,

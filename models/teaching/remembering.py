@@ -15,6 +15,7 @@ from models.recognizer import Recognizer
 from models.teaching.contract import TeachingExample
 from models.teaching.listening import Progress, hear, window_length
 from models.teaching.memory import Memory, remember, save_memory
+from models.teaching.scoring import targets_of
 from models.training.waveforms import load_waveforms
 
 
@@ -54,13 +55,11 @@ def remember_data(
         )
     pictures: list[Tensor | None] | None = None
     if recognizer.reads_video:
-        waveforms, targets, pictures = _seen(recognizer, examples, progress)
+        waveforms, pictures = _seen(recognizer, examples, progress)
     else:
-        waveforms, targets = load_waveforms(examples, recognizer.sample_rate, window_length(recognizer), progress)
-    own = targets.new_zeros(len(targets), len(recognizer.labels))
-    for column, label in enumerate(examples.labels):
-        own[:, recognizer.labels.index(label)] = targets[:, column]
-    memory = remember(recognizer, waveforms, own, source, pictures=pictures)
+        waveforms, _ = load_waveforms(examples, recognizer.sample_rate, window_length(recognizer), progress)
+    targets = targets_of([example.labels for example in examples.examples], recognizer.labels)
+    memory = remember(recognizer, waveforms, targets, source, pictures=pictures)
     save_memory(recognizer.folder, memory, recognizer.card.content_hash)
     clips = len(set(memory.groups.tolist()))
     sentence = (
@@ -74,8 +73,8 @@ def remember_data(
 
 def _seen(
     recognizer: Recognizer, examples: ExampleSet, progress: Progress | None
-) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Sound, targets and pictures of the loudest window of every clip."""
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Sound and picture of the loudest window of every clip."""
     heard, problems = hear(
         recognizer, [TeachingExample(e.path.name, e.path, e.labels) for e in examples.examples], progress
     )
@@ -84,13 +83,9 @@ def _seen(
         raise DataError(
             f"{examples.examples[row].path.name} cannot be used: {message}", "Mend it or take it out of the table."
         )
-    samples = window_length(recognizer)
-    waveforms, targets = torch.zeros(len(heard), samples), torch.zeros(len(heard), len(examples.labels))
-    pictures = []
-    for row, (one, example) in enumerate(zip(heard, examples.examples, strict=True)):
+    waveforms, pictures = torch.zeros(len(heard), window_length(recognizer)), []
+    for row, one in enumerate(heard):
         loudest = int(torch.stack([window.square().mean() for window in one.windows]).argmax())
         waveforms[row, : len(one.windows[loudest])] = one.windows[loudest]
         pictures.append(one.pictures[loudest])
-        for label in example.labels:
-            targets[row, examples.labels.index(label)] = 1.0
-    return waveforms, targets, pictures
+    return waveforms, pictures

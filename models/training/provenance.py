@@ -90,10 +90,10 @@ def checkpoint_hash(checkpoint: str) -> str:
         return "not found any more"  # a training that is over is not lost for this
 
 
-def describe_checkpoints(config: TrainConfig) -> dict[str, str]:
-    """The weights that a run began with or was taught by, by their names."""
+def describe_checkpoints(config: TrainConfig) -> list[dict[str, str]]:
+    """The weights that a run began with, and those that it was taught by."""
     used = [start.checkpoint for start in config.start] + ([config.teacher.checkpoint] if config.teacher else [])
-    return {Path(checkpoint).name: checkpoint_hash(checkpoint) for checkpoint in used}
+    return [{"name": Path(checkpoint).name, "content_hash": checkpoint_hash(checkpoint)} for checkpoint in used]
 
 
 def provenance(config: TrainConfig, parts: dict[str, ExampleSet], processes: int = 1) -> dict[str, Any]:

@@ -156,11 +156,11 @@ def test_it_is_refused_where_no_head_reads_an_embedding(sounds: Path, tmp_path: 
 
 def test_the_card_names_the_weights_that_a_run_came_from(sounds: Path, tmp_path: Path, teacher: Path) -> None:
     first = train(guided(sounds, tmp_path / "first", teacher, 0.0))
-    assert read_card(first).training["checkpoints"] == {teacher.name: read_card(teacher).content_hash}
+    named = {path: {"name": path.name, "content_hash": read_card(path).content_hash} for path in (first, teacher)}
+    assert read_card(first).training["checkpoints"] == [named[teacher]]
     start = [{"kind": "whole", "checkpoint": str(first)}]
-    hashes = {path.name: read_card(path).content_hash for path in (first, teacher)}
     again = train(guided(sounds, tmp_path / "again", teacher, 0.0, start=start))
-    assert read_card(again).training["checkpoints"] == hashes
+    assert read_card(again).training["checkpoints"] == [named[first], named[teacher]]
     assert "checkpoints" not in read_card(train(recipe(sounds, tmp_path / "alone"))).training
     weights_file = tmp_path / "published.pth"
     weights_file.write_bytes(b"abc")
