@@ -225,7 +225,7 @@ def _decode_stream(
 ) -> DecodedSound:
     buffer: _SampleBuffer | None = None
     start = 0.0
-    filled = 0
+    filled = longest = 0
     errors: list[str] = []
     form: tuple[object, ...] = ()
     # Floats of one plane, rate and channels unchanged: PyAV 18.1 reads beyond the planes of planar 8-channel frames.
@@ -249,6 +249,7 @@ def _decode_stream(
                 buffer.reserve(gap)
                 buffer.append(np.zeros((buffer.n_channels, gap), dtype=np.float32))
                 filled += gap
+        longest = max(longest, frame.samples)
         for packed in to_packed.resample(frame):
             buffer.append(packed.to_ndarray().reshape(-1, buffer.n_channels).T)
     if buffer is None or buffer.n_samples == 0:
@@ -261,7 +262,15 @@ def _decode_stream(
         notes.append(_damaged_parts(buffer.seconds))
     elif promised is not None and buffer.seconds < promised - max(0.25, 0.01 * promised):
         notes.append(_damaged_end(buffer.seconds))
-    return DecodedSound(buffer.waveform(), buffer.sample_rate, notes, start, damaged=bool(errors))
+    waveform = buffer.waveform()
+    if not errors and stream.duration is not None and stream.time_base is not None:
+        # The last frame is filled up by the codec. Only from PyAV 19 on is what the file says of its length heeded, and a clip
+        # shall be the same everywhere.
+        end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        n_samples = round((end - start) * buffer.sample_rate)
+        if 0 < waveform.shape[1] - n_samples < longest:
+            waveform = np.ascontiguousarray(waveform[:, :n_samples])
+    return DecodedSound(waveform, buffer.sample_rate, notes, start, damaged=bool(errors))
 
 
 def _form(frame: av.audio.AudioFrame) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.container
@@ -25,6 +25,9 @@ from models.errors import MediaError
 # Self-contained formats only: playlists (HLS, concat, DASH) would make the decoder open other files and addresses.
 _CONTAINER_FORMATS = "mov,mp4,m4a,3gp,matroska,webm,mp3,aac,ogg,flac,wav,w64,aiff,caf,avi"
 DECODER_ERRORS = (av.error.FFmpegError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, OSError)
+
+# A tag that is not UTF-8 is no reason to refuse a file; from PyAV 19 on (Python 3.12 and later) it is not, without being asked.
+_TAGS: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 UNREADABLE = "This file is not a sound or a video that can be read: it is damaged, incomplete or of another kind."
 FORMAT_ADVICE = "Choose a WAV, FLAC, OGG, MP3, M4A, MP4, MOV or WebM file, or save it again in one of these formats."
@@ -182,7 +185,7 @@ def open_container(source: MediaSource, limits: MediaLimits) -> Iterator[av.cont
     }
     with source.open() as file:
         try:
-            container = av.open(file, mode="r", options=options, metadata_errors="replace")
+            container: av.container.InputContainer = av.open(file, mode="r", options=options, **_TAGS)
         except DECODER_ERRORS as error:
             raise MediaError(UNREADABLE, FORMAT_ADVICE) from error
         with container:

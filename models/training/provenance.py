@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.catalog import find_checkpoint, read_card
 from models.data import Example, ExampleSet
 from models.errors import CheckpointError
@@ -42,7 +44,8 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    # Of torch also which build it is: "2.13.0+cu130".
+    return found | {"torch": torch.__version__}
 
 
 def annotation_hash(examples: ExampleSet) -> str:

@@ -87,7 +87,7 @@ def test_the_deletion_curve_comes_on_demand_and_joins_the_downloads() -> None:
 def test_a_long_clip_says_which_part_and_lets_one_choose() -> None:
     app = settle(open_page())
     choice = next(s for s in app.selectbox if s.label == "Part of the clip")
-    assert len(choice.options) == 5 and "The graph shows" in text(app)
+    assert len(choice.options) == 4 and "The graph shows" in text(app)
     assert "where the model is most sure" in text(app)
     choice.set_value((choice.value + 1) % len(choice.options))
     app = settle(app.run())
