@@ -109,6 +109,9 @@ def _text(result: TeachResult) -> str:
         f"  {result.old_how}",
         f"  {result.rehearsal}",
     ]
+    if result.left_out is not None:
+        found = result.left_out
+        lines.insert(1, f"Learned examples, each left out once: {found.recognised} of {found.examples} recognised")
     if result.after is not None:
         lines += [f"    {label:20s} {100 * value:5.1f} %" for label, value in result.after.per_class.items()]
     return "\n".join(lines)

@@ -93,7 +93,8 @@ class TeachProgress:
     Attributes
     ----------
     stage
-        ``listening`` (reading the examples), ``embedding`` (their changed copies), ``training``, ``testing`` or ``saving``.
+        ``listening`` (reading the examples), ``embedding`` (their changed copies), ``checking`` (leaving each out in turn),
+        ``training``, ``testing`` or ``saving``.
     step, steps
         Within the stage.
     loss
@@ -177,6 +178,23 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What is recognised of learned examples while each of them is left out in turn, before all are learned.
+
+    Attributes
+    ----------
+    examples, recognised
+        How many there are, and how many of them are recognised.
+    favour
+        By how much new classes are favoured: the least with which enough examples are recognised, or all that is allowed.
+    """
+
+    examples: int
+    recognised: int
+    favour: float
+
+
+@dataclass(frozen=True)
 class TeachResult:
     """What came of teaching.
 
@@ -202,6 +220,8 @@ class TeachResult:
         As used: what was left open is filled in.
     findings
         What `examine` said about the examples.
+    left_out
+        What is recognised of examples that are left out in turn; None where new classes are not weighed against old ones.
     """
 
     folder: Path
@@ -220,6 +240,7 @@ class TeachResult:
     settings: TeachSettings
     findings: tuple[Finding, ...]
     seconds: float
+    left_out: LeftOut | None = None
     notes: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:

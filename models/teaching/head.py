@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ STEPS = 200
 LEARNING_RATE = 0.01
 WEIGHT_DECAY = 0.1
 _USUAL_SIZE = 80.0  # how far embeddings are from their mean (sum over a vector), for which the rate is right
-_MOST_FAVOUR = 0.5  # chosen on folds 1-4, see docs/teaching.md; a lower one is kinder to the old classes
 _AT_ONCE = 256  # embeddings of a step; of more, a random part is taken
 
 
@@ -38,6 +36,14 @@ class HeadData:
     targets: Tensor
     kept: Tensor
     before: Tensor
+
+    def where(self, chosen: Tensor) -> HeadData:
+        """The rows for which a bool ``[n]`` is true."""
+        own = chosen[self.kept]
+        place = chosen.cumsum(dim=0) - 1
+        rows = chosen.nonzero()[:, 0].to(self.hidden.device)
+        before = self.before[own.nonzero()[:, 0].to(self.before.device)]
+        return HeadData(self.hidden[rows], self.targets[rows], place[self.kept[own]], before)
 
 
 @torch.no_grad()
@@ -104,17 +110,6 @@ def prototype_rows(network: Network, rows: dict[str, int], data: HeadData) -> No
                 bias[label] = -row @ (own.mean(dim=0) + middle) / 2
 
 
-def favour_of(n_classes: int, n_new: int) -> float:
-    """By how much logits of new classes are lowered in the loss, so that the trained head favours them by as much.
-
-    Embeddings were made to tell the old classes apart, and sounds of a new class that are not among the examples fall
-    next to old ones. The logarithm of the ratio of old classes to new ones makes both alike before anything is heard
-    (Menon et al.: Long-tail learning via logit adjustment, 2021).
-    """
-    n_old = n_classes - n_new
-    return 0.0 if n_new == 0 or n_old <= n_new else min(_MOST_FAVOUR, math.log(n_old / n_new))
-
-
 def _vectors(inputs: Tensor, width: int, n: int) -> Tensor | None:
     """What a layer reads as one vector a clip ``[n, width]``; None if it cannot be told."""
     if len(inputs) != n:
@@ -138,7 +133,8 @@ def train_head(
     steps: int,
     learning_rate: float,
     seed: int,
-    n_favoured: int = 0,
+    n_new: int = 0,
+    favour: float = 0.0,
     state_file: StateFile | None = None,
     validate: Callable[[], float | None] | None = None,
     resume: bool = False,
@@ -147,13 +143,14 @@ def train_head(
 
     Parameters
     ----------
-    n_favoured
-        How many classes, the last ones, are new and favoured (`favour_of`); single-label only.
+    n_new, favour
+        How many classes, the last ones, are new, and by how much their logits are lowered in the loss
+        (`models.teaching.favour`).
     """
     weights = class_weights(data.targets)
     n_classes = data.targets.shape[1]
     lowered = torch.zeros(n_classes, device=data.targets.device)
-    lowered[n_classes - n_favoured :] = favour_of(n_classes, n_favoured)
+    lowered[n_classes - n_new :] = favour
     n = len(data.targets)
     place = torch.full((n,), -1, dtype=torch.long)
     place[data.kept] = torch.arange(len(data.kept))

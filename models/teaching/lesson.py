@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from models.errors import DataError
+from models.network import Network
 from models.recognizer import Recognizer
 from models.teaching import deep, head
-from models.teaching.contract import Scores, TeachingExample, TeachSettings
+from models.teaching.contract import LeftOut, Scores, TeachingExample, TeachProgress, TeachSettings
 from models.teaching.course import Course, StateFile
 from models.teaching.examination import Examination, examine_with
 from models.teaching.extension import extend_recognizer, head_parameters
+from models.teaching.favour import leave_out, most_favour, rounds_of
 from models.teaching.listening import changed, embed, no_picture
 from models.teaching.memory import load_memory
 from models.teaching.objective import opinion_as_targets
@@ -76,6 +78,7 @@ class Lesson:
         self.rehearsal: Rehearsal = prepare_rehearsal(base, memory, self.new_labels, usable=self.way == "head")
         self.trained_parameters = 0
         self.copies: list[Tensor] = []
+        self.left_out: LeftOut | None = None
 
     def labels_of(self, row: int) -> tuple[str, ...]:
         """Classes of a usable example."""
@@ -180,21 +183,54 @@ class Lesson:
 
     def _train_head(self, state: StateFile, resume: bool) -> None:
         data = self._head_data()
+        untaught = {name: value.detach().clone() for name, value in self.head.items()}
         head.prototype_rows(self.taught.network, self.rows, data)
         self.trained_parameters = sum(value.numel() for value in self.head.values())
         if self._open_rate:
             rate = head.suited_rate(self.taught.network, self.head, data)
             self.settings = self.settings.model_copy(update={"learning_rate": rate})
-        assert self.settings.epochs is not None and self.settings.learning_rate is not None
+        n_new, favour = len(self.new_labels), 0.0
         # Only where the old classes are rehearsed on real sounds and not taught themselves; scores of multi-label classes
         # do not compete.
         old_taught = bool(self.learned_targets()[:, : len(self.base.labels)].any())
-        favoured = self.rehearsal.memory is not None and self.task == "single-label" and not old_taught
+        if n_new and self.rehearsal.memory is not None and self.task == "single-label" and not old_taught:
+            favour = self._favour(data, untaught)
+        self._train_on(data, self.course, n_new, favour, state_file=state, validate=self._accuracy, resume=resume)
+
+    def _train_on(self, data: head.HeadData, course: Course, n_new: int, favour: float, **options: Any) -> None:
+        assert self.settings.epochs is not None and self.settings.learning_rate is not None
         head.train_head(
-            self.taught.network, self.head, data, self.task, self.course, steps=self.settings.epochs,
-            learning_rate=self.settings.learning_rate, seed=self.settings.seed,
-            n_favoured=len(self.new_labels) if favoured else 0, state_file=state, validate=self._accuracy, resume=resume,
+            self.taught.network, self.head, data, self.task, course, steps=self.settings.epochs,
+            learning_rate=self.settings.learning_rate, seed=self.settings.seed, n_new=n_new, favour=favour, **options,
         )  # fmt: skip
+
+    def _favour(self, data: head.HeadData, untaught: dict[str, Tensor]) -> float:
+        """By how much the new classes are favoured; the head is left as it was found."""
+        begin = {name: value.detach().clone() for name, value in self.head.items()}
+        n_new, places = len(self.new_labels), self.windows(self.learned)[2]
+        classes = self.learned_targets().argmax(dim=1).tolist()
+        rounds = rounds_of([self.examination.same[row] for row in self.learned], classes)
+        if rounds is None:
+            return most_favour(len(self.labels), n_new)
+        n_rounds = max(rounds) + 1
+
+        def set_head(values: dict[str, Tensor]) -> None:
+            with torch.no_grad():
+                for name, value in self.head.items():
+                    value.copy_(values[name])
+
+        def train(part: head.HeadData, number: int) -> Network:
+            def report(point: TeachProgress) -> None:
+                self.course.tell("checking", number * point.steps + point.step, n_rounds * point.steps)
+
+            set_head(untaught)
+            head.prototype_rows(self.taught.network, self.rows, part)
+            self._train_on(part, Course(report), 0, 0.0)
+            return self.taught.network
+
+        self.left_out = leave_out(data, places, len(self.copies), rounds, n_new, train)
+        set_head(begin)
+        return self.left_out.favour
 
     def _train_deeper(self, state: StateFile, resume: bool) -> None:
         waveforms, pictures, places = self.windows(self.learned)

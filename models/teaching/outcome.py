@@ -70,5 +70,5 @@ def result_of(lesson: Lesson, folder: Path) -> TeachResult:
         after=lesson.scored(after, lesson.tested), held_out=tuple(held_out), old_before=old_before,
         old_after=old_after, old_how=old_how, rehearsal=lesson.rehearsal.sentence, trained=lesson.way,
         trained_parameters=lesson.trained_parameters, curve=tuple(lesson.course.curve), settings=lesson.settings,
-        findings=tuple(lesson.examination.findings), seconds=lesson.course.seconds,
+        findings=tuple(lesson.examination.findings), seconds=lesson.course.seconds, left_out=lesson.left_out,
     )  # fmt: skip

@@ -177,7 +177,9 @@ def stop_at(stage: str, step: int) -> Callable[[TeachProgress], None]:
     return report
 
 
-@pytest.mark.parametrize(("stage", "step"), [("listening", 0), ("training", 1), ("testing", 0), ("saving", 0)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [("listening", 0), ("checking", 1), ("training", 1), ("testing", 0), ("saving", 0)]
+)
 def test_cancelling_leaves_nothing_but_a_state(
     bases: dict[str, Path], examples: list[TeachingExample], tmp_path: Path, stage: str, step: int
 ) -> None:

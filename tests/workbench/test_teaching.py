@@ -37,6 +37,7 @@ from workbench.teaching.taught import (
 from workbench.teaching.words import (
     duration,
     forgetting,
+    left_out,
     listed,
     moved_in_words,
     outcome,
@@ -277,6 +278,10 @@ def made(**values: Any) -> dict[str, Any]:
         (made(), "It now knows “doorbell” and “kettle”: 9 of 10 held-out clips right, before 0."),
         (made(after=None), "It now knows “doorbell” and “kettle”. No example was held out"),
         (
+            made(after=None, left_out={"examples": 12, "recognised": 9, "favour": 0.2}),
+            "It now knows “doorbell” and “kettle”. Each example that it learned from was left out once: 9 of 12 were recognised",
+        ),
+        (
             made(new_labels=[], after=scores(1, 4, dog=1.0)),
             "It was trained further on “dog”: 4 of 4 held-out clips right",
         ),
@@ -303,6 +308,7 @@ def test_other_sentences() -> None:
     assert worst_class(made(after=scores(1, 8, kettle=1.0))) == ""
     assert untested(made(after=scores(1, 2, kettle=1.0))).startswith("How well it knows “doorbell” was not tested")
     assert untested(made(after=scores(1, 2, kettle=1.0, doorbell=1.0))) == untested(made(after=None)) == ""
+    assert left_out(made()) == left_out(made(left_out=None)) == ""
     assert listed(["a"]) == "“a”" and listed(list("abcdef"), 2) == "“a”, “b” and 4 more"
     assert duration(0.3) == "a second" and duration(75) == "75 s" and duration(600) == "10 min" and duration(None) == ""
     moved = Movement(np.zeros((1, 1)), np.zeros(1), np.zeros(1), 0.31, 0.5, (0.4, 0.8, 1000.0, 3000.0), None)

@@ -18,7 +18,7 @@ from workbench.teaching.page import Scene, attempt, ready
 from workbench.teaching.running import curve, log_of
 from workbench.teaching.tasks import submit_zip
 from workbench.teaching.taught import discard_model, keep_model, let_model_go, model_of_job, rename_model, taught_folder
-from workbench.teaching.words import duration, forgetting, outcome, untested, worst_class
+from workbench.teaching.words import duration, forgetting, left_out, outcome, untested, worst_class
 
 
 def result_view(scene: Scene, job: JobRecord) -> None:
@@ -33,7 +33,8 @@ def result_view(scene: Scene, job: JobRecord) -> None:
     except EarwitnessError as error:
         ui.show_error(error)
         return
-    notes = [forgetting(result), untested(result), worst_class(result), *result.get("notes", [])]
+    checked = left_out(result) if result.get("after") else ""  # else the verdict says it
+    notes = [checked, forgetting(result), untested(result), worst_class(result), *result.get("notes", [])]
     st.html(
         f'<div class="ew-verdict" role="status" aria-live="polite"><div class="ew-eyebrow">{ui.escaped(job.title)}</div>'
         f'<div class="ew-why" style="font-size:1.35rem;font-weight:600">{ui.sentence(outcome(result, multi_label))}</div>'

@@ -52,6 +52,8 @@ def outcome(result: Values, multi_label: bool = False) -> str:
     learnt = listed(new) if new else listed(list((after or {}).get("per_class", {})) or result["labels"])
     said = f"It now knows {learnt}" if new else f"It was trained further on {learnt}"
     if after is None:
+        if result.get("left_out"):
+            return f"{said}. {left_out(result)}"
         return f"{said}. No example was held out, so nobody knows how well: hold some out, or test it with other clips."
     if multi_label:
         said += f": mean average precision {after['accuracy']:.2f} on {after['clips']} held-out clips"
@@ -64,6 +66,15 @@ def outcome(result: Values, multi_label: bool = False) -> str:
         said += " So few clips say little: each is worth "
         said += f"{100 / max(1, after['clips']):.0f} points."
     return said
+
+
+def left_out(result: Values) -> str:
+    """What was recognised of the learned examples while each of them was left out."""
+    found = result.get("left_out")
+    if not found:
+        return ""
+    counts = f"{found['recognised']} of {found['examples']}"
+    return f"Each example that it learned from was left out once: {counts} were recognised then."
 
 
 def forgetting(result: Values) -> str:

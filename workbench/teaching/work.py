@@ -20,7 +20,8 @@ _POINT_EVERY = 0.15  # seconds between two points of a curve
 STAGES = {
     "listening": ("Listening to the examples", 0.0, 0.15),
     "embedding": ("Listening to changed copies", 0.15, 0.3),
-    "training": ("Training", 0.3, 0.85),
+    "checking": ("Leaving each example out in turn", 0.3, 0.6),
+    "training": ("Training", 0.6, 0.85),
     "testing": ("Testing", 0.85, 0.97),
     "saving": ("Saving", 0.97, 1.0),
 }
