@@ -14,7 +14,7 @@ from models.teaching.head import HeadData
 
 FAVOURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # more costs too much of the old classes, see docs/teaching.md
 WANTED = 0.85  # share of the examples that are to be recognised when they are left out
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 def most_favour(n_classes: int, n_new: int) -> float:
