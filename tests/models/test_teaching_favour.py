@@ -55,7 +55,8 @@ def test_between_an_old_and_a_new_class_the_head_leans_to_the_new_one() -> None:
     [
         (range(7), [5, 5, 5, 5, 6, 6, 6], [0, 1, 2, 0, 0, 1, 2]),
         (range(5), [5, 5, 5, 6, 6], [0, 1, 0, 0, 1]),  # one class has two sounds only: two rounds
-        ([0, 0, 1, 2, 3], [5, 5, 5, 5, 5], [0, 0, 1, 2, 0]),  # copies of one sound leave together
+        (range(7), [5] * 7, [0, 1, 2, 3, 4, 0, 1]),  # no more than five
+        ([0, 0, 1, 2, 3], [5, 5, 5, 5, 5], [0, 0, 1, 2, 3]),  # copies of one sound leave together
         ([0, 1, 2], [5, 5, 6], None),
         ([0, 0, 1, 2], [5, 5, 6, 6], None),
     ],
