@@ -11,6 +11,7 @@ from torch import Tensor
 from models.network import Network
 from models.teaching.contract import LeftOut
 from models.teaching.head import HeadData
+from models.teaching.memory import Memory
 
 FAVOURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # more costs too much of the old classes, see docs/teaching.md
 WANTED = 0.85  # share of the examples that are to be recognised when they are left out
@@ -48,47 +49,51 @@ def rounds_of(sounds: Sequence[int], classes: Sequence[int]) -> list[int] | None
     return [of_class[label][sound] % rounds for sound, label in zip(sounds, classes, strict=True)]
 
 
-def leave_out(
-    data: HeadData,
-    windows: Sequence[int],
-    copies: int,
-    rounds: Sequence[int],
-    n_new: int,
-    train: Callable[[HeadData, int], Network],
-) -> LeftOut:
-    """Leave every example out once, and favour the new classes as little as is enough.
+def leave_out(data: HeadData, turns: Tensor, train: Callable[[HeadData, int], Network]) -> Tensor:
+    """What is said of every row while it is left out: logits ``[n, n_classes]``.
 
     Parameters
     ----------
-    data
-        Begins with the windows of all examples, as they are and then `copies` - 1 times changed; the rest is rehearsed.
-    windows
-        To which example every window belongs.
-    rounds
-        For every example, when it is left out.
-    n_new
-        How many classes, the last ones, are new.
+    turns
+        ``[n]``: the round in which a row is left out; -1: in none, and nothing is said of it.
     train
         Trains a network without favour on the data of a round.
     """
-    n_classes, most = data.targets.shape[1], most_favour(data.targets.shape[1], n_new)
-    favours = [favour for favour in FAVOURS if favour < most] + [most]
-    right = dict.fromkeys(favours, 0)
-    examples, turn = torch.tensor(windows), torch.tensor(rounds)[windows]
-    for number in range(max(rounds) + 1):
-        kept = torch.ones(len(data.targets), dtype=torch.bool)
-        kept[: len(windows) * copies] = (turn != number).repeat(copies)
-        network = train(data.where(kept), number)
-        out = (turn == number).nonzero()[:, 0]
+    logits = torch.zeros(data.targets.shape)
+    for number in range(int(turns.max()) + 1):
+        network = train(data.where(turns != number), number)
+        rows = (turns == number).nonzero()[:, 0]
         with torch.no_grad():
-            logits = network.forward_head(data.hidden[out.to(data.hidden.device)]).float().cpu()
-        wanted = data.targets.cpu()[out].argmax(dim=1)
-        for favour in favours:
-            shift = torch.zeros(n_classes)
-            shift[n_classes - n_new :] = favour
-            right[favour] += _right((logits + shift).softmax(dim=1), wanted, examples[out])
-    chosen = next((favour for favour in favours if right[favour] >= WANTED * len(rounds)), most)
-    return LeftOut(len(rounds), right[chosen], chosen)
+            logits[rows] = network.forward_head(data.hidden[rows.to(data.hidden.device)]).float().cpu()
+    return logits
+
+
+def favoured(logits: Tensor, n_new: int, favour: float) -> Tensor:
+    """Scores ``[n, n_classes]`` of a single-label model where the last `n_new` classes are favoured."""
+    shift = torch.zeros(logits.shape[1])
+    shift[logits.shape[1] - n_new :] = favour
+    return (logits + shift).softmax(dim=1)
+
+
+def least_favour(logits: Tensor, targets: Tensor, examples: Sequence[int], n_new: int) -> LeftOut:
+    """As little favour of the new classes as is enough to recognise examples that are left out.
+
+    Parameters
+    ----------
+    logits, targets
+        ``[n, n_classes]``: what is said of windows while they are left out, and what they are.
+    examples
+        To which example every window belongs.
+    """
+    n, most = max(examples) + 1, most_favour(logits.shape[1], n_new)
+    found = []
+    for favour in [favour for favour in FAVOURS if favour < most] + [most]:
+        found.append(
+            LeftOut(n, _right(favoured(logits, n_new, favour), targets.argmax(dim=1), torch.tensor(examples)), favour)
+        )
+        if found[-1].recognised >= WANTED * n:
+            break
+    return found[-1]
 
 
 def _right(scores: Tensor, wanted: Tensor, examples: Tensor) -> int:
@@ -98,3 +103,14 @@ def _right(scores: Tensor, wanted: Tensor, examples: Tensor) -> int:
         own = examples == example
         found += int(scores[own].mean(dim=0).argmax() == wanted[own][0])
     return found
+
+
+def turns_of_memory(memory: Memory, rounds: int) -> Tensor:
+    """In which round every remembered clip is left out ``[n]``, with all its copies: of every class as many in each."""
+    turn: dict[int, int] = {}
+    counts: dict[int, int] = {}
+    for group, label in zip(memory.groups.tolist(), memory.targets.argmax(dim=1).tolist(), strict=True):
+        if group not in turn:
+            turn[group] = counts.get(label, 0) % rounds
+            counts[label] = counts.get(label, 0) + 1
+    return torch.tensor([turn[group] for group in memory.groups.tolist()])

@@ -18,7 +18,7 @@ from models.teaching.contract import LeftOut, Scores, TeachingExample, TeachProg
 from models.teaching.course import Course, StateFile
 from models.teaching.examination import Examination, examine_with
 from models.teaching.extension import extend_recognizer, head_parameters
-from models.teaching.favour import leave_out, most_favour, rounds_of
+from models.teaching.favour import favoured, least_favour, leave_out, most_favour, rounds_of, turns_of_memory
 from models.teaching.listening import changed, embed, no_picture
 from models.teaching.memory import load_memory
 from models.teaching.objective import opinion_as_targets
@@ -75,10 +75,15 @@ class Lesson:
         self.memory = memory
         self.way = chosen_way(base, settings, len(self.learned), len(learned_labels), remembers=memory is not None)
         self.settings, self._open_rate = self._filled(settings), settings.learning_rate is None
-        self.rehearsal: Rehearsal = prepare_rehearsal(base, memory, self.new_labels, usable=self.way == "head")
+        self.rounds = self._rounds()
+        self.rehearsal: Rehearsal = prepare_rehearsal(
+            base, memory, self.new_labels, usable=self.way == "head", whole=self.rounds is not None
+        )
         self.trained_parameters = 0
         self.copies: list[Tensor] = []
         self.left_out: LeftOut | None = None
+        # Scores of remembered clips while they were left out, one row a clip of the memory's `first_copies`.
+        self.remembered: Tensor | None = None
 
     def labels_of(self, row: int) -> tuple[str, ...]:
         """Classes of a usable example."""
@@ -189,12 +194,10 @@ class Lesson:
         if self._open_rate:
             rate = head.suited_rate(self.taught.network, self.head, data)
             self.settings = self.settings.model_copy(update={"learning_rate": rate})
-        n_new, favour = len(self.new_labels), 0.0
-        # Only where the old classes are rehearsed on real sounds and not taught themselves; scores of multi-label classes
-        # do not compete.
-        old_taught = bool(self.learned_targets()[:, : len(self.base.labels)].any())
-        if n_new and self.rehearsal.memory is not None and self.task == "single-label" and not old_taught:
-            favour = self._favour(data, untaught)
+        n_new = len(self.new_labels)
+        favour = most_favour(len(self.labels), n_new) if self._weighed else 0.0
+        if self.rounds is not None:
+            favour = self._leave_out(data, untaught, self.rounds)
         self._train_on(data, self.course, n_new, favour, state_file=state, validate=self._accuracy, resume=resume)
 
     def _train_on(self, data: head.HeadData, course: Course, n_new: int, favour: float, **options: Any) -> None:
@@ -204,15 +207,35 @@ class Lesson:
             learning_rate=self.settings.learning_rate, seed=self.settings.seed, n_new=n_new, favour=favour, **options,
         )  # fmt: skip
 
-    def _favour(self, data: head.HeadData, untaught: dict[str, Tensor]) -> float:
+    @property
+    def _weighed(self) -> bool:
+        """Whether new classes are weighed against old ones.
+
+        Only where the old classes are rehearsed on real sounds and not taught themselves; scores of multi-label classes do not
+        compete.
+        """
+        old_taught = bool(self.learned_targets()[:, : len(self.base.labels)].any())
+        rehearsed = self.memory is not None and self.way == "head"
+        return bool(self.new_labels) and rehearsed and self.task == "single-label" and not old_taught
+
+    def _rounds(self) -> list[int] | None:
+        """When every learned example is left out; None if that is not done."""
+        if not self._weighed:
+            return None
+        return rounds_of(
+            [self.examination.same[row] for row in self.learned], self.learned_targets().argmax(dim=1).tolist()
+        )
+
+    def _leave_out(self, data: head.HeadData, untaught: dict[str, Tensor], rounds: list[int]) -> float:
         """By how much the new classes are favoured; the head is left as it was found."""
         begin = {name: value.detach().clone() for name, value in self.head.items()}
-        n_new, places = len(self.new_labels), self.windows(self.learned)[2]
-        classes = self.learned_targets().argmax(dim=1).tolist()
-        rounds = rounds_of([self.examination.same[row] for row in self.learned], classes)
-        if rounds is None:
-            return most_favour(len(self.labels), n_new)
-        n_rounds = max(rounds) + 1
+        n_new, n_rounds, places = len(self.new_labels), max(rounds) + 1, self.windows(self.learned)[2]
+        memory = self.rehearsal.memory
+        assert memory is not None
+        turns = torch.full((len(data.targets),), -1)
+        own = torch.tensor(rounds)[places].repeat(len(self.copies))
+        turns[: len(own)] = own
+        turns[len(turns) - len(memory) :] = turns_of_memory(memory, n_rounds)
 
         def set_head(values: dict[str, Tensor]) -> None:
             with torch.no_grad():
@@ -228,8 +251,12 @@ class Lesson:
             self._train_on(part, Course(report), 0, 0.0)
             return self.taught.network
 
-        self.left_out = leave_out(data, places, len(self.copies), rounds, n_new, train)
+        logits = leave_out(data, turns, train)
         set_head(begin)
+        n = len(places)
+        self.left_out = least_favour(logits[:n], data.targets[:n].cpu(), places, n_new)
+        remembered = logits[len(logits) - len(memory) :][memory.first_copies()]
+        self.remembered = favoured(remembered, n_new, self.left_out.favour)
         return self.left_out.favour
 
     def _train_deeper(self, state: StateFile, resume: bool) -> None:

@@ -65,6 +65,13 @@ class Memory:
             values = values * (self.scale / 255.0).view(1, -1, *[1] * (values.ndim - 2))
         return values
 
+    def first_copies(self) -> list[int]:
+        """One row of every clip."""
+        rows: dict[int, int] = {}
+        for row, group in enumerate(self.groups.tolist()):
+            rows.setdefault(group, row)
+        return list(rows.values())
+
     def chosen(self, rows: Sequence[int] | Tensor) -> Memory:
         """Some of it."""
         index = torch.as_tensor(rows, dtype=torch.long)

@@ -29,6 +29,17 @@ def _before_and_after(
 def old_classes(lesson: Lesson) -> tuple[Scores | None, Scores | None, str]:
     """The old classes before and after, and how that was measured."""
     tested, scenes = lesson.rehearsal.tested, lesson.rehearsal.scenes
+    rehearsed = lesson.rehearsal.memory
+    if lesson.remembered is not None and rehearsed is not None:
+        first = rehearsed.chosen(rehearsed.first_copies())
+        targets = widened(first.targets.float(), len(lesson.labels))
+        scores = score_hidden(lesson.base, [first.values()], range(len(first)), len(first))
+        how = (
+            f"On {len(first)} remembered clips, each of which was left out once while the others were rehearsed. The base was "
+            "trained on them, so it is better here than on other sounds; what counts is the difference."
+        )
+        before = scores_of(widened(scores, len(lesson.labels)), targets, lesson.labels, lesson.task)
+        return before, scores_of(lesson.remembered, targets, lesson.labels, lesson.task), how
     if tested is not None:
         targets = widened(tested.targets.float(), len(lesson.labels))
         how = (

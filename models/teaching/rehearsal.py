@@ -59,7 +59,8 @@ class Rehearsal:
     Attributes
     ----------
     memory, tested
-        Remembered embeddings to rehearse, and others that are kept to measure forgetting with; None without a memory.
+        Remembered embeddings to rehearse, and others that are kept to measure forgetting with; None without a memory, or
+        where all is rehearsed.
     scenes
         Generated sounds, of which the model is to say what its base says; None where the memory knows all classes.
     distil
@@ -97,7 +98,7 @@ def split_memory(memory: Memory) -> tuple[Memory, Memory | None]:
 
 
 def prepare_rehearsal(
-    base: Recognizer, memory: Memory | None, new_labels: Collection[str], *, usable: bool
+    base: Recognizer, memory: Memory | None, new_labels: Collection[str], *, usable: bool, whole: bool = False
 ) -> Rehearsal:
     """What can be rehearsed of a base.
 
@@ -105,12 +106,14 @@ def prepare_rehearsal(
     ----------
     usable
         Whether embeddings can be: only while nothing in front of the head is trained.
+    whole
+        Rehearse all that is remembered, and keep none of it to test with.
     """
     rehearsed = tested = None
     uncovered = set(base.labels)
     parts = []
     if memory is not None and usable:
-        rehearsed, tested = split_memory(memory)
+        rehearsed, tested = (memory, None) if whole else split_memory(memory)
         uncovered = {label for label, any_ in zip(base.labels, memory.targets.any(dim=0), strict=True) if not any_}
         n_clips = len(set(rehearsed.groups.tolist()))
         parts.append(f"{n_clips} remembered clips are rehearsed ({memory.source or 'of unknown origin'})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +15,17 @@ from models.network import Network
 from models.teaching import TeachSettings, teach
 from models.teaching.contract import LeftOut
 from models.teaching.course import Course
-from models.teaching.favour import FAVOURS, leave_out, most_favour, rounds_of
+from models.teaching.favour import (
+    FAVOURS,
+    favoured,
+    least_favour,
+    leave_out,
+    most_favour,
+    rounds_of,
+    turns_of_memory,
+)  # fmt: skip
 from models.teaching.head import HeadData, train_head
+from models.teaching.memory import Memory
 from tests.conftest import make_recognizer
 from tests.models.test_teaching import saved, write
 
@@ -85,22 +95,26 @@ class Says(Network):
         return hidden
 
 
-def checked(leads: list[float]) -> tuple[LeftOut, list[HeadData]]:
-    """Examples of the new one of four classes; an old class is ahead of it by this much when they are left out."""
-    plain = torch.full((len(leads), 4), -9.0)
-    plain[:, 0], plain[:, 3] = torch.tensor(leads), 0.0
-    targets = torch.eye(4)[[3] * len(leads)]
-    # One changed copy, on which nothing is tested, and two remembered clips.
-    hidden = torch.cat([plain, torch.full_like(plain, 9.0), torch.zeros(2, 4)])
-    data = HeadData(hidden, torch.cat([targets, targets, torch.eye(4)[:2]]), torch.arange(0), torch.zeros(0, 3))
-    seen: list[HeadData] = []
+def test_everything_is_left_out_once_and_learned_in_all_other_rounds() -> None:
+    hidden = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
+    data = HeadData(hidden, torch.eye(4)[[3] * 9], torch.arange(0), torch.zeros(0, 3))
+    turns, seen = torch.tensor([0, 1, 2, 0, 1, 2, -1, 1, 0]), []
 
     def train(part: HeadData, number: int) -> Network:
-        assert number == len(seen)
         seen.append(part)
+        assert number == len(seen) - 1
         return Says()
 
-    return leave_out(data, range(len(leads)), 2, [index % 3 for index in range(len(leads))], 1, train), seen
+    logits = leave_out(data, turns, train)
+    assert logits[turns >= 0].equal(hidden[turns >= 0]) and not logits[6].any()
+    assert all(part.hidden.equal(hidden[turns != number]) for number, part in enumerate(seen)) and len(seen) == 3
+
+
+def found(leads: list[float], windows: list[int] | None = None) -> LeftOut:
+    """Windows of the new one of four classes; an old class is ahead of it by this much while they are left out."""
+    logits = torch.full((len(leads), 4), -9.0)
+    logits[:, 0], logits[:, 3] = torch.tensor(leads), 0.0
+    return least_favour(logits, torch.eye(4)[[3] * len(leads)], windows or list(range(len(leads))), 1)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +128,26 @@ def checked(leads: list[float]) -> tuple[LeftOut, list[HeadData]]:
     ],
 )
 def test_no_more_favour_than_it_takes(leads: list[float], recognised: int, favour: float) -> None:
-    found, seen = checked(leads)
-    assert found == LeftOut(7, recognised, favour) and found.favour in FAVOURS
-    # 7 examples in rounds of 3, 2 and 2, each with its copy; what is remembered stays.
-    assert [len(part.targets) for part in seen] == [8 + 2, 10 + 2, 10 + 2]
-    assert all(int((part.targets[:, 3] == 0).sum()) == 2 for part in seen)
+    assert found(leads) == LeftOut(7, recognised, favour) and favour in FAVOURS
 
 
 def test_windows_of_one_example_count_once() -> None:
-    windows = [0, 0, 0, 1, 2]
-    plain = torch.tensor([[0.0, 0, 0, 5], [0.3, 0, 0, 0], [0.3, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]])
-    data = HeadData(plain, torch.eye(4)[[3] * 5], torch.arange(0), torch.zeros(0, 3))
-    found = leave_out(data, windows, 1, [0, 1, 2], 1, lambda part, number: Says())
-    assert found == LeftOut(3, 3, 0.0)
+    # One sure window outweighs two that are nearly undecided.
+    assert found([-5.0, 0.3, 0.3, -1.0, -1.0], [0, 0, 0, 1, 2]) == LeftOut(3, 3, 0.0)
+
+
+def test_favoured_by_hand() -> None:
+    scores = favoured(torch.tensor([[1.0, 0.0, 1.0]]), 1, 0.5)
+    np.testing.assert_allclose(scores[0], np.exp([1.0, 0.0, 1.5]) / np.exp([1.0, 0.0, 1.5]).sum(), rtol=1e-6)
+
+
+def test_remembered_clips_are_left_out_with_their_copies_class_by_class() -> None:
+    groups = torch.tensor([4, 5, 6, 7, 8, 4, 5, 6, 7, 8])
+    targets = torch.eye(2)[[0, 0, 1, 1, 0] * 2]
+    memory = Memory(torch.zeros(10, 3), targets, groups, "", torch.zeros(0))
+    assert turns_of_memory(memory, 2).tolist() == [0, 1, 0, 1, 0] * 2
+    assert turns_of_memory(memory, 5).tolist() == [0, 1, 0, 1, 2] * 2
+    assert memory.first_copies() == [0, 1, 2, 3, 4]
 
 
 def test_a_lesson_leaves_examples_out_and_then_learns_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +166,8 @@ def test_a_lesson_leaves_examples_out_and_then_learns_all(tmp_path: Path, monkey
     none, first = taught("none", 0.0)
     some, second = taught("some", 0.3)
     with monkeypatch.context() as without:
-        without.setattr("models.teaching.lesson.rounds_of", lambda sounds, classes: None)
+        # Straight to the training of all.
+        without.setattr("models.teaching.lesson.Lesson._leave_out", lambda self, data, untaught, rounds: 0.3)
         direct, third = taught("direct", 0.3)
     assert first is not None and second is not None and third is None
     assert first.favour == 0.0 and second.favour == 0.3 and first.examples == second.examples == 8
