@@ -14,6 +14,8 @@ from models.teaching.listening import changed, embed
 from models.teaching.rehearsal import known_scenes
 from models.teaching.scoring import score_hidden, scores_of, targets_of, widened
 
+_SHARES = ("all", "half", "a third", "a quarter", "a fifth")  # by the number of the last round
+
 
 def _before_and_after(
     lesson: Lesson, hidden: Callable[[Recognizer], list[Tensor]], targets: Tensor
@@ -34,9 +36,10 @@ def old_classes(lesson: Lesson) -> tuple[Scores | None, Scores | None, str]:
         first = rehearsed.chosen(rehearsed.first_copies())
         targets = widened(first.targets.float(), len(lesson.labels))
         scores = score_hidden(lesson.base, [first.values()], range(len(first)), len(first))
+        assert lesson.rounds is not None
         how = (
-            f"On {len(first)} remembered clips, each of which was left out once while the others were rehearsed. The base was "
-            "trained on them, so it is better here than on other sounds; what counts is the difference."
+            f"On {len(first)} remembered clips, {_SHARES[max(lesson.rounds)]} of them left out at a time while the rest was "
+            "rehearsed. The base was trained on them, so it is better here than on other sounds; what counts is the difference."
         )
         before = scores_of(widened(scores, len(lesson.labels)), targets, lesson.labels, lesson.task)
         return before, scores_of(lesson.remembered, targets, lesson.labels, lesson.task), how
