@@ -263,9 +263,9 @@ def _decode_stream(
     elif promised is not None and buffer.seconds < promised - max(0.25, 0.01 * promised):
         notes.append(_damaged_end(buffer.seconds))
     waveform = buffer.waveform()
-    if not errors and stream.duration is not None and stream.time_base is not None:
+    if not errors and promised is not None and stream.duration is not None and stream.time_base is not None:
         # The last frame is filled up by the codec. Only from PyAV 19 on is what the file says of its length heeded, and a clip
-        # shall be the same everywhere.
+        # shall be the same everywhere. Of formats that promise none (raw AAC), the duration is an estimate.
         end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
         n_samples = round((end - start) * buffer.sample_rate)
         if 0 < waveform.shape[1] - n_samples < longest:

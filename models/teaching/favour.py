@@ -11,7 +11,7 @@ from torch import Tensor
 from models.network import Network
 from models.teaching.contract import LeftOut
 from models.teaching.head import HeadData
-from models.teaching.memory import Memory
+from models.teaching.scoring import by_clip
 
 FAVOURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # more costs too much of the old classes, see docs/teaching.md
 WANTED = 0.85  # share of the examples that are to be recognised when they are left out
@@ -86,31 +86,10 @@ def least_favour(logits: Tensor, targets: Tensor, examples: Sequence[int], n_new
         To which example every window belongs.
     """
     n, most = max(examples) + 1, most_favour(logits.shape[1], n_new)
-    found = []
-    for favour in [favour for favour in FAVOURS if favour < most] + [most]:
-        found.append(
-            LeftOut(n, _right(favoured(logits, n_new, favour), targets.argmax(dim=1), torch.tensor(examples)), favour)
-        )
-        if found[-1].recognised >= WANTED * n:
+    wanted = by_clip(targets, examples, n, "single-label").argmax(dim=1)
+    for favour in [*(favour for favour in FAVOURS if favour < most), most]:
+        scores = by_clip(favoured(logits, n_new, favour), examples, n, "single-label")
+        found = LeftOut(n, int((scores.argmax(dim=1) == wanted).sum()), favour)
+        if found.recognised >= WANTED * n:
             break
-    return found[-1]
-
-
-def _right(scores: Tensor, wanted: Tensor, examples: Tensor) -> int:
-    """How many examples are recognised: as in predictions, the scores of their windows are averaged."""
-    found = 0
-    for example in examples.unique():
-        own = examples == example
-        found += int(scores[own].mean(dim=0).argmax() == wanted[own][0])
     return found
-
-
-def turns_of_memory(memory: Memory, rounds: int) -> Tensor:
-    """In which round every remembered clip is left out ``[n]``, with all its copies: of every class as many in each."""
-    turn: dict[int, int] = {}
-    counts: dict[int, int] = {}
-    for group, label in zip(memory.groups.tolist(), memory.targets.argmax(dim=1).tolist(), strict=True):
-        if group not in turn:
-            turn[group] = counts.get(label, 0) % rounds
-            counts[label] = counts.get(label, 0) + 1
-    return torch.tensor([turn[group] for group in memory.groups.tolist()])

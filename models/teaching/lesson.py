@@ -18,7 +18,7 @@ from models.teaching.contract import LeftOut, Scores, TeachingExample, TeachProg
 from models.teaching.course import Course, StateFile
 from models.teaching.examination import Examination, examine_with
 from models.teaching.extension import extend_recognizer, head_parameters
-from models.teaching.favour import favoured, least_favour, leave_out, most_favour, rounds_of, turns_of_memory
+from models.teaching.favour import favoured, least_favour, leave_out, most_favour, rounds_of
 from models.teaching.listening import changed, embed, no_picture
 from models.teaching.memory import load_memory
 from models.teaching.objective import opinion_as_targets
@@ -235,7 +235,7 @@ class Lesson:
         turns = torch.full((len(data.targets),), -1)
         own = torch.tensor(rounds)[places].repeat(len(self.copies))
         turns[: len(own)] = own
-        turns[len(turns) - len(memory) :] = turns_of_memory(memory, n_rounds)
+        turns[len(turns) - len(memory) :] = memory.turns(n_rounds)
 
         def set_head(values: dict[str, Tensor]) -> None:
             with torch.no_grad():

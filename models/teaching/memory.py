@@ -72,6 +72,17 @@ class Memory:
             rows.setdefault(group, row)
         return list(rows.values())
 
+    def turns(self, rounds: int) -> Tensor:
+        """In which round every row ``[n]`` is left out: copies of a clip together, of every class about as many in each."""
+        turn: dict[int, int] = {}
+        counts: dict[int, int] = {}
+        groups, labels = self.groups.tolist(), self.targets.argmax(dim=1).tolist()
+        for group, label in zip(groups, labels, strict=True):
+            if group not in turn:
+                turn[group] = counts.get(label, 0) % rounds
+                counts[label] = counts.get(label, 0) + 1
+        return torch.tensor([turn[group] for group in groups])
+
     def chosen(self, rows: Sequence[int] | Tensor) -> Memory:
         """Some of it."""
         index = torch.as_tensor(rows, dtype=torch.long)

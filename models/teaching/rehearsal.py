@@ -78,23 +78,9 @@ class Rehearsal:
 
 def split_memory(memory: Memory) -> tuple[Memory, Memory | None]:
     """What is rehearsed, and what is kept to test with (first copies only): every fifth clip of a class, if it has five."""
-    seen: dict[int, int] = {}
-    kept: set[int] = set()
-    first = []
-    known: set[int] = set()
-    for row, group in enumerate(memory.groups.tolist()):
-        if group in known:
-            continue
-        known.add(group)
-        first.append(row)
-        label = int(memory.targets[row].argmax())
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] % _TESTED == 0:
-            kept.add(group)
-    groups = memory.groups.tolist()
-    rehearsed = [row for row, group in enumerate(groups) if group not in kept]
-    tested = [row for row in first if groups[row] in kept]
-    return memory.chosen(rehearsed), memory.chosen(tested) if tested else None
+    kept = memory.turns(_TESTED) == _TESTED - 1
+    tested = [row for row in memory.first_copies() if kept[row]]
+    return memory.chosen((~kept).nonzero()[:, 0]), memory.chosen(tested) if tested else None
 
 
 def prepare_rehearsal(

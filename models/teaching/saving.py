@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def save(lesson: Lesson, result: TeachResult, folder: Path, title: str) -> Teach
             for row, e in enumerate(lesson.examination.usable)
         ],
     }  # fmt: skip
+    if result.left_out is not None:
+        taught["left_out"] = asdict(result.left_out)
     if memory is not None:
         taught["memory"] = (
             f"memory.safetensors holds embeddings of {len(set(memory.groups.tolist()))} clips ({memory.source}), so "

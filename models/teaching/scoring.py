@@ -33,10 +33,14 @@ def score_hidden(recognizer: Recognizer, hidden: Sequence[Tensor], clips: Sequen
     if not hidden:
         return torch.zeros(n_clips, len(recognizer.labels))
     parts = [recognizer.probabilities(recognizer.network.forward_head(part.to(recognizer.device))) for part in hidden]
-    values = torch.cat(parts).float().cpu()
-    index = torch.as_tensor(clips, dtype=torch.long).unsqueeze(1).expand_as(values)
-    how = "mean" if recognizer.card.task == "single-label" else "amax"
-    return torch.zeros(n_clips, values.shape[1]).scatter_reduce(0, index, values, how, include_self=False)
+    return by_clip(torch.cat(parts).float().cpu(), clips, n_clips, recognizer.card.task)
+
+
+def by_clip(scores: Tensor, clips: Sequence[int], n_clips: int, task: Task) -> Tensor:
+    """Scores ``[n_clips, n_classes]`` of clips from those of their windows ``[n, n_classes]``, as in predictions."""
+    index = torch.as_tensor(clips, dtype=torch.long).unsqueeze(1).expand_as(scores)
+    how = "mean" if task == "single-label" else "amax"
+    return torch.zeros(n_clips, scores.shape[1]).scatter_reduce(0, index, scores, how, include_self=False)
 
 
 def scores_of(scores: Tensor, targets: Tensor, labels: Sequence[str], task: Task) -> Scores | None:

@@ -22,7 +22,6 @@ from models.teaching.favour import (
     leave_out,
     most_favour,
     rounds_of,
-    turns_of_memory,
 )  # fmt: skip
 from models.teaching.head import HeadData, train_head
 from models.teaching.memory import Memory
@@ -145,8 +144,8 @@ def test_remembered_clips_are_left_out_with_their_copies_class_by_class() -> Non
     groups = torch.tensor([4, 5, 6, 7, 8, 4, 5, 6, 7, 8])
     targets = torch.eye(2)[[0, 0, 1, 1, 0] * 2]
     memory = Memory(torch.zeros(10, 3), targets, groups, "", torch.zeros(0))
-    assert turns_of_memory(memory, 2).tolist() == [0, 1, 0, 1, 0] * 2
-    assert turns_of_memory(memory, 5).tolist() == [0, 1, 0, 1, 2] * 2
+    assert memory.turns(2).tolist() == [0, 1, 0, 1, 0] * 2
+    assert memory.turns(5).tolist() == [0, 1, 0, 1, 2] * 2
     assert memory.first_copies() == [0, 1, 2, 3, 4]
 
 
@@ -161,7 +160,9 @@ def test_a_lesson_leaves_examples_out_and_then_learns_all(tmp_path: Path, monkey
         # Never enough, so that the largest is taken.
         monkeypatch.setattr("models.teaching.favour.WANTED", 2.0)
         result = teach(base, examples, settings, tmp_path, name=name)
-        return load_recognizer(result.folder).network.state_dict(), result.left_out
+        known = load_recognizer(result.folder)
+        assert result.left_out is None or known.card.training["taught"]["left_out"]["favour"] == result.left_out.favour
+        return known.network.state_dict(), result.left_out
 
     none, first = taught("none", 0.0)
     some, second = taught("some", 0.3)
